@@ -1,0 +1,1 @@
+"""The verdict: tasks, metrics, baselines, one tidy table and a report."""

@@ -1,0 +1,1 @@
+"""Where things are: settings, the lake, the cluster, the tracking server."""

@@ -1,0 +1,1 @@
+"""The volume: from any CT to one sealed, chunked case."""

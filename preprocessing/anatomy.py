@@ -1,0 +1,27 @@
+"""The 118 anatomy classes and what they mean.
+
+Ids are TotalSegmentator v2 `total` (1-117), 118 = body, 0 = background. 119 = unknown: body that a partially labelled
+source does not name. The table is package data, `classes.csv`.
+"""
+
+import csv
+from functools import cache
+from importlib.resources import files
+
+BACKGROUND = 0
+BODY = 118
+UNKNOWN = 119
+NUM_IDS = 120  # 0 … 119
+
+
+@cache
+def class_names() -> dict[int, str]:
+    """{1: 'spleen', …, 118: 'body', 119: 'unknown'}."""
+    rows = csv.DictReader(files("preprocessing").joinpath("classes.csv").read_text().splitlines())
+    return {int(row["id"]): row["name"] for row in rows} | {UNKNOWN: "unknown"}
+
+
+@cache
+def class_ids() -> dict[str, int]:
+    """{'spleen': 1, …}: the inverse of `class_names`."""
+    return {name: id_ for id_, name in class_names().items()}

@@ -1,0 +1,66 @@
+"""A case: one CT examination as a source lists it, before anything is decoded.
+
+A case is plain data: the files of its image and labels, what their values mean, and where it comes from. Every source
+answers in this form, so that one converter reads them all.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from infra.config import Config
+
+RegionName = Literal["head_neck", "chest", "abdomen"]
+AnatomyKind = Literal["full", "partial", "none"]
+
+
+class LabelFile(Config):
+    """One label file and the meaning of its values.
+
+    `classes` maps a value of the file to a class id of `classes.csv` (value, id); values that it does not name become
+    body. A binary mask has one pair, (1, id); any value above 0 then counts as 1 when `binary` is set.
+    """
+
+    path: str
+    classes: tuple[tuple[int, int], ...]
+    binary: bool = False
+
+
+class Case(Config):
+    """One CT examination: where its files are and what is known of it.
+
+    `image` is one file, or the files of one DICOM series. Paths are absolute or urls. `version` is a cheap token that
+    changes when the files may have changed (size and modification time, ETag, a generator's parameters).
+    `companions` are further images on the image's own grid or with their own geometry, e.g. ("noise_free", path),
+    ("low_dose", path): never trained on, used by evaluation.
+    """
+
+    source: str
+    id: str
+    patient: str
+    image: tuple[str, ...]
+    labels: tuple[LabelFile, ...] = ()
+    anatomy: AnatomyKind = "none"
+    lesion: tuple[str, ...] = ()
+    companions: tuple[tuple[str, str], ...] = ()
+    declared_regions: tuple[RegionName, ...] = ()
+    licence: str = "unknown"
+    citation: str = ""
+    version: str = ""
+    problem: str = Field(
+        "", description="known already when listed (two images in one case, a label without image)"
+    )
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Every file the case was read from, in a stable order."""
+        return (
+            *self.image,
+            *(label.path for label in self.labels),
+            *self.lesion,
+            *(path for _, path in self.companions),
+        )
+
+
+class CaseError(Exception):
+    """A case that must be quarantined; the message names the value that is wrong and the remedy."""

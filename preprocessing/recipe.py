@@ -1,0 +1,56 @@
+"""The recipe: everything that decides the bytes of a stored case, and its split.
+
+A change of any field is another recipe with another fingerprint and another folder in the lake. A change of code that
+changes bytes must raise `version`; a golden test fails otherwise.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from infra.config import Config
+
+
+class SplitRule(Config):
+    """Shares of patients for train, val and test; the hash of (source, patient, salt) decides."""
+
+    train: float = Field(0.90, ge=0, le=1)
+    val: float = Field(0.05, ge=0, le=1)
+    salt: str = "meddiff-1"
+
+
+class Recipe(Config):
+    """Spacing, pyramid, chunks, codec and rules of a stored case. `paper` is the default of every command."""
+
+    name: str = Field("paper", description="the preset's name; shown to people")
+    version: int = Field(
+        1, description="raised whenever the code would write other bytes for the same recipe"
+    )
+    spacing_mm: float = Field(1.0, gt=0, description="isotropic spacing of level 0 in mm")
+    levels: int = Field(3, ge=1, le=5, description="pyramid levels, each twice as coarse as the one before")
+    thumbnail_size: int = Field(128, ge=8, description="edge in voxels of the per-region image-level cube")
+    chunk: int = Field(64, ge=8, description="edge of an inner chunk in voxels")
+    shard: int = Field(256, ge=8, description="edge of a shard in voxels, a multiple of chunk")
+    codec: Literal["lz4-bitshuffle", "zstd3-shuffle"] = "lz4-bitshuffle"
+    body_threshold_hu: int = Field(-800, description="air is the outer component below it (SPEC §2.3)")
+    split: SplitRule = SplitRule()
+
+
+def paper() -> Recipe:
+    """1, 2 and 4 mm, 128³ thumbnails, 90/5/5 by patient: the paper's data."""
+    return Recipe()
+
+
+def demo() -> Recipe:
+    """4, 8 and 16 mm, 32³ thumbnails, 60/15/25 by patient: two CPU cores in minutes."""
+    return Recipe(
+        name="demo",
+        spacing_mm=4.0,
+        thumbnail_size=32,
+        chunk=32,
+        shard=128,
+        split=SplitRule(train=0.60, val=0.15),
+    )
+
+
+RECIPES = {"paper": paper, "demo": demo}

@@ -1,0 +1,1 @@
+"""The model: networks, objectives, samplers and the loop."""
