@@ -5,6 +5,7 @@ point here is (z, y, x) as well. `origin_mm` is the centre of voxel 0, 0, 0; col
 direction of array axis k.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +40,7 @@ class Geometry:
 
     def index(self, world_zyx: ArrayLike) -> NDArray[np.float64]:
         """Continuous voxel indices (…, 3) of world points (…, 3) in mm; the inverse of `world`."""
-        return (np.asarray(world_zyx, float) - np.asarray(self.origin_mm, float)) @ np.linalg.inv(
-            self.matrix
-        ).T
+        return (np.asarray(world_zyx, float) - np.asarray(self.origin_mm, float)) @ np.linalg.inv(self.matrix).T
 
     def corners(self) -> NDArray[np.float64]:
         """World points (8, 3) in mm of the centres of the eight corner voxels."""
@@ -60,9 +59,16 @@ class Geometry:
     @classmethod
     def from_dict(cls, values: dict) -> "Geometry":
         """The geometry that `to_dict` wrote."""
+        z, y, x = values["shape"]
+        rows = [_triple(row) for row in values["direction"]]
         return cls(
-            tuple(int(n) for n in values["shape"]),
-            tuple(float(v) for v in values["spacing_mm"]),
-            tuple(float(v) for v in values["origin_mm"]),
-            tuple(tuple(float(v) for v in row) for row in values["direction"]),
-        )  # pyright: ignore[reportArgumentType]
+            (int(z), int(y), int(x)),
+            _triple(values["spacing_mm"]),
+            _triple(values["origin_mm"]),
+            (rows[0], rows[1], rows[2]),
+        )
+
+
+def _triple(values: Sequence[float]) -> Triple:
+    a, b, c = values
+    return float(a), float(b), float(c)

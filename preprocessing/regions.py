@@ -41,9 +41,9 @@ class Window:
 
     def to_hu(self, x: NDArray) -> NDArray[np.float32]:
         """[-1, 1] to HU, float32; the inverse of `normalise` inside the window."""
-        return (
-            (np.asarray(x, np.float32) + 1) * np.float32(self.width_hu / 2) + np.float32(self.low_hu)
-        ).astype(np.float32, copy=False)
+        return ((np.asarray(x, np.float32) + 1) * np.float32(self.width_hu / 2) + np.float32(self.low_hu)).astype(
+            np.float32, copy=False
+        )
 
 
 WINDOWS: dict[RegionName, Window] = {

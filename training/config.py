@@ -35,9 +35,7 @@ class TrainConfig(Config):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["bf16", "fp32"] = "bf16"
-    levels: tuple[float, float, float] = Field(
-        (1 / 3, 1 / 3, 1 / 3), description="shares of image, wide, patch"
-    )
+    levels: tuple[float, float, float] = Field((1 / 3, 1 / 3, 1 / 3), description="shares of image, wide, patch")
     foreground: float = Field(0.9, description="share of crops centred on a body voxel")
     unknown_anatomy: float = Field(0.15, description="probability that the whole map becomes 119")
     null_region: float = Field(0.1, description="probability that the region becomes null")

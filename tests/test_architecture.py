@@ -1,0 +1,68 @@
+"""The import arrow and the one-home rule, read from the source as text."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ARROW = ("infra", "preprocessing", "training", "evaluation", "flows")
+HOMES = {
+    "prefect": ("flows/",),
+    "mlflow": ("infra/tracking.py",),
+    "dask": ("infra/cluster.py",),
+    "distributed": ("infra/cluster.py",),
+    "zarr": ("infra/lake.py", "preprocessing/store.py"),
+    "s3fs": ("infra/lake.py", "infra/transfer.py"),
+    "fsspec": ("infra/lake.py", "infra/transfer.py"),
+    "nibabel": ("preprocessing/",),
+    "pydicom": ("preprocessing/",),
+    "SimpleITK": ("preprocessing/",),
+    "torch": ("training/", "evaluation/"),
+    "monai": ("training/", "evaluation/"),
+}
+HEAVY_IN_FLOWS = {"torch", "monai", "mlflow", "dask", "distributed"}
+FILES = sorted(path for package in ARROW for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path, *, module_scope_only: bool = False) -> set[str]:
+    """Top-level names of the modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if module_scope_only else ast.walk(tree)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_package_imports_only_from_packages_to_its_left(path):
+    own = ARROW.index(path.relative_to(ROOT).parts[0])
+    to_the_right = imports(path) & set(ARROW[own + 1 :])
+    assert not to_the_right, f"{path.relative_to(ROOT)} imports {sorted(to_the_right)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_outside_engine_has_one_home(path):
+    place = path.relative_to(ROOT).as_posix()
+    strangers = {name for name in imports(path) & set(HOMES) if not place.startswith(HOMES[name])}
+    assert not strangers, f"{place} imports {sorted(strangers)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").rglob("*.py")), ids=lambda p: p.name)
+def test_a_flow_file_imports_nothing_heavy_at_module_scope(path):
+    assert not imports(path, module_scope_only=True) & HEAVY_IN_FLOWS
+
+
+def test_the_top_level_is_the_owners():
+    folders = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith(".")} - {"build", "dist"}
+    packages = {name for name in folders if not name.startswith("__") and not name.endswith(".egg-info")}
+    assert packages == {*ARROW, "tests"}
+
+
+def test_no_file_is_a_drawer():
+    drawers = {"utils", "util", "helpers", "common", "misc"}
+    assert not [path for path in FILES if path.stem in drawers]
