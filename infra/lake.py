@@ -1,0 +1,225 @@
+"""The lake: one folder or bucket that holds everything, addressed by keys with forward slashes.
+
+A write is atomic: a reader sees the whole object or none. `create` is exclusive: of two writers one gets
+FileExistsError. Zarr groups of the same lake come from `group` and `store`. A `Lake` is plain data, so it travels to
+workers, and every process opens its own connections.
+"""
+
+import errno
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from infra.errors import UserError
+from infra.local_files import LocalFiles
+from infra.settings import URL_SCHEMES, Settings, absolute_url, load_settings
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+
+FORMAT = 1
+MARKER = "lake.json"
+ZarrMode = Literal["r", "r+", "a", "w-"]
+CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
+TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
+
+
+class S3Objects:
+    """Objects under `s3://bucket/prefix`; credentials come from the environment."""
+
+    def __init__(self, url: str, endpoint: str, region: str) -> None:
+        self.root = url.removeprefix("s3://").rstrip("/")
+        self.options: dict[str, Any] = {
+            "endpoint_url": endpoint or None,
+            "client_kwargs": {"region_name": region},
+            "config_kwargs": CONNECTION,
+            "use_listings_cache": False,
+        }
+
+    @cached_property
+    def files(self) -> "S3FileSystem":
+        """The blocking client of this process."""
+        return self.client()
+
+    def client(self, **options: Any) -> "S3FileSystem":
+        """A new client; s3fs is imported only where a bucket is used (half a second)."""
+        from s3fs import S3FileSystem
+
+        return S3FileSystem(**self.options, **options)
+
+    def path(self, key: str) -> Path | None:
+        """A bucket has no local path."""
+        return None
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        return self.files.isfile(f"{self.root}/{key}")
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes."""
+        return self.files.cat_file(f"{self.root}/{key}")
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object."""
+        self.files.pipe_file(f"{self.root}/{key}", data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put the object with If-None-Match; servers' different refusals become FileExistsError."""
+        try:
+            self.files.pipe_file(f"{self.root}/{key}", data, mode="create")
+        except OSError as error:
+            if isinstance(error, FileExistsError) or (error.errno in TAKEN and self.exists(key)):
+                raise FileExistsError(key) from error
+            raise
+
+    def list(self, prefix: str) -> list[str]:
+        """Sorted keys below a prefix."""
+        top = f"{self.root}/{prefix}" if prefix else self.root
+        return sorted(name.removeprefix(f"{self.root}/") for name in self.files.find(top))
+
+    def delete(self, key: str) -> None:
+        """Remove the object."""
+        if self.exists(key):
+            self.files.rm_file(f"{self.root}/{key}")
+
+    def sync(self, key: str) -> None:
+        """A bucket's answer already means that the object is durable."""
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A folder or bucket; `url` is an absolute path or `s3://bucket/prefix`, `id` is the lake's own."""
+
+    url: str
+    id: str = ""
+    endpoint: str = ""
+    region: str = "us-east-1"
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url, "id": self.id, "endpoint": self.endpoint, "region": self.region}
+
+    @cached_property
+    def _files(self) -> LocalFiles | S3Objects:
+        if self.url.startswith("s3://"):
+            return S3Objects(self.url, self.endpoint, self.region)
+        return LocalFiles(Path(self.url))
+
+    def exists(self, key: str) -> bool:
+        """Whether an object of this key is there."""
+        return self._files.exists(key)
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            FileNotFoundError: no such object.
+        """
+        return self._files.read(key)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put an object, atomically and durably; an older one of the same key is replaced."""
+        self._files.write(key, data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put an object only where none is.
+
+        Raises:
+            FileExistsError: another writer was first.
+        """
+        self._files.create(key, data)
+
+    def list(self, prefix: str = "") -> list[str]:
+        """The keys of all objects under the folder `prefix`, sorted; empty where there is none."""
+        return self._files.list(prefix.strip("/"))
+
+    def delete(self, key: str) -> None:
+        """Remove one object; one that is not there is no error."""
+        self._files.delete(key)
+
+    def sync(self, key: str) -> None:
+        """Return once an object written through `store` would survive a power cut."""
+        self._files.sync(key)
+
+    def store(self, key: str, *, read_only: bool = True) -> Store:
+        """The Zarr store whose root is `key`."""
+        if isinstance(self._files, S3Objects):
+            return FsspecStore(
+                self._files.client(asynchronous=True), path=f"{self._files.root}/{key}", read_only=read_only
+            )
+        return LocalStore(self._files.root / key, read_only=read_only)
+
+    def group(self, key: str, mode: ZarrMode = "r") -> zarr.Group:
+        """The Zarr group at `key`.
+
+        Raises:
+            FileNotFoundError: mode is `r` or `r+` and there is no group.
+        """
+        return zarr.open_group(self.store(key, read_only=mode == "r"), mode=mode, zarr_format=3)
+
+    def url_of(self, key: str) -> str:
+        """Absolute path or s3 url of a key."""
+        return f"{self.url.rstrip('/')}/{key}"
+
+    def local_path(self, key: str) -> Path | None:
+        """The key's path where the lake is a folder, None where it is a bucket."""
+        return self._files.path(key)
+
+
+def open_lake(url: str = "", create: bool = True, *, settings: Settings | None = None) -> Lake:
+    """The lake at a path, `file://` or `s3://` url; `lake.json` is written where the place is new.
+
+    Raises:
+        UserError: the place cannot be reached or written, holds no lake while `create` is off, or a newer format's.
+    """
+    settings = settings or load_settings()
+    url = url or settings.lake_url
+    place = absolute_url(url).removeprefix("file://")
+    if "://" in url and not url.startswith(URL_SCHEMES):
+        raise UserError(f"{url} is no lake url: give a folder, file:///folder or s3://bucket/prefix")
+    lake = Lake(place, "", settings.s3_endpoint, settings.s3_region)
+    try:
+        marker = _read_or_create(lake, create)
+    except FileNotFoundError:
+        raise UserError(f"there is no lake at {place} (no {MARKER}); ingest into it first or name another") from None
+    except OSError as error:
+        raise UserError(f"the lake at {place} cannot be opened: {error}") from error
+    return Lake(place, _checked_id(marker, place), lake.endpoint, lake.region)
+
+
+def _read_or_create(lake: Lake, create: bool) -> bytes:
+    try:
+        return lake.read(MARKER)
+    except FileNotFoundError:
+        if not create:
+            raise
+    marker = json.dumps({"format": FORMAT, "id": uuid.uuid4().hex}).encode()
+    try:
+        lake.create(MARKER, marker)
+    except FileExistsError:
+        return lake.read(MARKER)
+    return marker
+
+
+def _checked_id(marker: bytes, place: str) -> str:
+    try:
+        values = json.loads(marker)
+        number, id_ = int(values["format"]), str(values["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{place}/{MARKER} is not a lake's marker ({error}); name another folder") from None
+    if number > FORMAT:
+        raise UserError(f"{place} is a lake of format {number}; this meddiff reads up to {FORMAT}: install a newer one")
+    return id_
+
+
+def limit_zarr_concurrency(requests: int = 4, threads: int = 1) -> None:
+    """Keep one worker process to a few requests and threads of zarr; called in every worker."""
+    zarr.config.set({"async.concurrency": requests, "threading.max_workers": threads})
+    os.environ.setdefault("BLOSC_NTHREADS", "1")

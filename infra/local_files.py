@@ -1,0 +1,74 @@
+"""Files under a root folder: atomic writes by rename, exclusive ones by hard link."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+class LocalFiles:
+    """Objects as files under a root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        """The file of a key."""
+        return self.root / key
+
+    def exists(self, key: str) -> bool:
+        """Whether the file is there."""
+        return self.path(key).is_file()
+
+    def read(self, key: str) -> bytes:
+        """The file's bytes."""
+        return self.path(key).read_bytes()
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a temporary file, flush it to the disk, rename it into place."""
+        with _temporary(self.path(key), data) as partial:
+            partial.replace(self.path(key))
+
+    def create(self, key: str, data: bytes) -> None:
+        """The same with a hard link, which fails where the name exists."""
+        with _temporary(self.path(key), data) as partial:
+            os.link(partial, self.path(key))
+
+    def list(self, prefix: str) -> list[str]:
+        """Sorted keys below a folder, without the leftovers of killed writers."""
+        files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and path.suffix != PARTIAL)
+        return sorted(path.relative_to(self.root).as_posix() for path in files)
+
+    def delete(self, key: str) -> None:
+        """Remove the file."""
+        self.path(key).unlink(missing_ok=True)
+
+    def sync(self, key: str) -> None:
+        """Flush the file to the disk."""
+        _fsync(self.path(key))
+
+
+@contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""Settings: where things are on this machine, read from the environment and never part of a fingerprint."""
+
+import os
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+URL_SCHEMES = ("s3://", "file://")
+
+
+class Settings(BaseSettings):
+    """Paths and addresses, every path absolute; secrets stay in the environment and are never read here."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="MEDDIFF_", populate_by_name=True)
+
+    home: Path = Field(Path(".meddiff"), validate_default=True)
+    lake: str = ""
+    dask_address: str = ""
+    workers: int = Field(0, ge=0, description="worker processes; 0 = one per core")
+    s3_endpoint: str = Field("", validation_alias="AWS_ENDPOINT_URL")
+    s3_region: str = Field("us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
+    tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - keeps symbolic links as the user wrote them
+
+    @property
+    def lake_url(self) -> str:
+        """The lake's absolute path or url; `<home>/lake` where none is set."""
+        return absolute_url(self.lake) if self.lake else str(self.home / "lake")
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's tracking uri; a SQLite file in the state folder where none is set."""
+        return self.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+
+def absolute_url(url: str) -> str:
+    """A url without its last slash; a path made absolute, because a worker process runs in another folder."""
+    if url.startswith(URL_SCHEMES):
+        return url.rstrip("/")
+    return os.path.abspath(Path(url).expanduser())  # noqa: PTH100 - keeps symbolic links as the user wrote them
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment, read afresh."""
+    return Settings()
