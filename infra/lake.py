@@ -188,10 +188,25 @@ def open_lake(url: str = "", create: bool = True, *, settings: Settings | None =
     try:
         marker = _read_or_create(lake, create)
     except FileNotFoundError:
-        raise UserError(f"there is no lake at {place} (no {MARKER}); ingest into it first or name another") from None
-    except OSError as error:
+        raise UserError(_nothing_there(place, create)) from None
+    except storage_errors(place) as error:
         raise UserError(f"the lake at {place} cannot be opened: {error}") from error
     return Lake(place, _checked_id(marker, place), lake.endpoint, lake.region)
+
+
+def storage_errors(url: str) -> tuple[type[Exception], ...]:
+    """What a folder or bucket raises when it cannot be reached, read or written."""
+    if not url.startswith("s3://"):
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (OSError, BotoCoreError, ClientError)
+
+
+def _nothing_there(place: str, create: bool) -> str:
+    if create:
+        return f"{place} cannot be made: the bucket or drive does not exist; create it first"
+    return f"there is no lake at {place} (no {MARKER}); ingest into it first or name another"
 
 
 def _read_or_create(lake: Lake, create: bool) -> bytes:

@@ -1,0 +1,160 @@
+"""The cluster: a function over many items in other processes, through Dask, with a bounded number in flight.
+
+Every item comes back exactly once with its result or its exception; the items of a worker that dies are run again one
+at a time, and one that kills its worker again comes back with Dask's KilledWorker. Without an address a cluster of
+this machine's cores is started, one process and one thread each.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
+
+from infra.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LIBRARY_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    "BLOSC_NTHREADS",
+)
+IN_FLIGHT_PER_WORKER = 3
+CONNECT_SECONDS = 10
+DASK_CONFIG = {
+    "distributed.worker.daemon": False,
+    "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.comm.timeouts.connect": "30s",
+}
+
+
+class SingleThreaded(WorkerPlugin):
+    """Keeps a worker's libraries to one thread and its Zarr to a few requests."""
+
+    name = "meddiff-single-threaded"
+
+    def setup(self, worker: Any) -> None:
+        """Called once in every worker, also in one that is started anew."""
+        from infra.lake import limit_zarr_concurrency
+
+        os.environ.update(dict.fromkeys(LIBRARY_THREADS, "1"))
+        limit_zarr_concurrency()
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+
+
+@contextmanager
+def open_cluster(address: str = "", workers: int = 0) -> Iterator[Client]:
+    """A client of the scheduler at `address`, or of a new local cluster of `workers` processes (0 = cores).
+
+    Raises:
+        UserError: nobody answers at the address.
+    """
+    environment = {**dict.fromkeys(LIBRARY_THREADS, "1"), "MALLOC_TRIM_THRESHOLD_": "65536"}
+    with dask.config.set({**DASK_CONFIG, "distributed.nanny.pre-spawn-environ": environment}):
+        if address:
+            with _connect(address) as client:
+                client.register_plugin(SingleThreaded())
+                yield client
+            return
+        with (
+            LocalCluster(
+                n_workers=workers or available_cores(),
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            client.register_plugin(SingleThreaded())
+            yield client
+
+
+def fan_out(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    address: str = "",
+    workers: int = 0,
+    client: Client | None = None,
+) -> Iterator[tuple[Item, Result | Exception]]:
+    """(item, result or exception) for every item, in order of completion; function and items must pickle.
+
+    Pass the `client` of `open_cluster` to share one cluster between several calls.
+
+    Raises:
+        UserError: nobody answers at the address.
+    """
+    if client is not None:
+        yield from _fan_out(client, function, items)
+        return
+    with open_cluster(address, workers) as own:
+        yield from _fan_out(own, function, items)
+
+
+def _fan_out(
+    client: Client, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result | Exception]]:
+    cores = max(1, len(client.scheduler_info()["workers"]))
+    suspects: list[Item] = []
+    for item, result in _bounded(client, function, items, IN_FLIGHT_PER_WORKER * cores):
+        if isinstance(result, KilledWorker):
+            suspects.append(item)  # Dask blames every task that the dead worker held
+        else:
+            yield item, result
+    yield from _bounded(client, function, suspects, 1)
+
+
+def _bounded(
+    client: Client, function: Callable[[Item], Result], items: Iterable[Item], limit: int
+) -> Iterator[tuple[Item, Result | Exception]]:
+    queue = iter(items)
+    waiting: dict[Future, Item] = {}
+    done = as_completed()
+
+    def top_up() -> None:
+        for item in islice(queue, limit - len(waiting)):
+            future = client.submit(function, item, pure=False)
+            waiting[future] = item
+            done.add(future)
+
+    top_up()
+    try:
+        while waiting:
+            for future in done.next_batch(block=True):
+                yield waiting.pop(future), _outcome(future)
+            top_up()
+    finally:
+        client.cancel(list(waiting))
+
+
+def _outcome(future: Future) -> Any:
+    if future.status == "finished":
+        return future.result()
+    error = future.exception()
+    return error if isinstance(error, Exception) else RuntimeError(f"{future.status}: {error!r}")
+
+
+def _connect(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no Dask scheduler answers at {address} ({error}); start one or unset MEDDIFF_DASK_ADDRESS"
+        ) from error
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
