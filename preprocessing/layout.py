@@ -1,0 +1,137 @@
+"""How a stored case lies on disk: OME-Zarr 0.5 metadata, chunk and shard shapes, object names.
+
+Plain functions from shapes and geometry to JSON; nothing here reads or writes. Axes are z, y, x in millimetres with
+RFC-4 orientation; a level's translation is the LPS world position of the centre of its voxel 0, 0, 0, so it moves by
+half a voxel with every halving. What OME-Zarr has no word for lies beside `ome`, in `meddiff`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.anatomy import class_names
+from preprocessing.case import RegionName
+from preprocessing.geometry import Geometry
+from preprocessing.recipe import Recipe
+
+Shape = tuple[int, ...]
+OME_VERSION = "0.5"
+OWN_KEY = "meddiff"
+ORIENTATION = {"z": "inferior-to-superior", "y": "anterior-to-posterior", "x": "right-to-left"}
+LABEL_NAMES = ("anatomy", "lesion")
+FILL = {"image": -1024, "anatomy": 0, "lesion": 0}
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Everything of a case that is written: levels finest first, companions at level 0, one thumbnail set a region.
+
+    `image` int16 HU, `anatomy` uint8 0-119, `lesion` uint8 0/1; level k is `image[0]` halved k times along each axis.
+    """
+
+    geometry: Geometry
+    image: tuple[NDArray[np.int16], ...]
+    anatomy: tuple[NDArray[np.uint8], ...]
+    lesion: tuple[NDArray[np.uint8], ...] | None = None
+    companions: dict[str, NDArray[np.int16]] = field(default_factory=dict)
+    thumbnails: dict[RegionName, dict[str, NDArray]] = field(default_factory=dict)
+
+
+def level_geometry(geometry: Geometry, level: int, shape: Shape) -> Geometry:
+    """The geometry of level `level` of a pyramid whose level 0 has `geometry`."""
+    factor = 2**level
+    spacing = np.asarray(geometry.spacing_mm)
+    origin = geometry.world(np.full(3, (factor - 1) / 2))
+    return replace(
+        geometry,
+        shape=tuple(shape),
+        spacing_mm=tuple((spacing * factor).tolist()),
+        origin_mm=tuple(origin.tolist()),
+    )
+
+
+def multiscale(name: str, geometry: Geometry, shapes: Sequence[Shape]) -> dict[str, Any]:
+    """One entry of OME-Zarr's `multiscales` for levels of these shapes, finest first."""
+    levels = [level_geometry(geometry, level, shape) for level, shape in enumerate(shapes)]
+    return {
+        "name": name,
+        "type": "mean" if name not in LABEL_NAMES else "mode",
+        "axes": [_axis(axis) for axis in "zyx"],
+        "datasets": [
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": list(at.spacing_mm)},
+                    {"type": "translation", "translation": list(at.origin_mm)},
+                ],
+            }
+            for level, at in enumerate(levels)
+        ],
+    }
+
+
+def _axis(name: str) -> dict[str, Any]:
+    orientation = {"type": "anatomical", "value": ORIENTATION[name]}
+    return {"name": name, "type": "space", "unit": "millimeter", "orientation": orientation}
+
+
+def image_attributes(name: str, geometry: Geometry, shapes: Sequence[Shape], own: dict | None = None) -> dict:
+    """Attributes of an image group; `own` becomes the sibling attribute `meddiff`."""
+    ome = {"version": OME_VERSION, "multiscales": [multiscale(name, geometry, shapes)]}
+    return {"ome": ome} | ({OWN_KEY: own} if own is not None else {})
+
+
+def labels_attributes(names: Sequence[str]) -> dict:
+    """Attributes of the `labels` group."""
+    return {"ome": {"version": OME_VERSION, "labels": list(names)}}
+
+
+def label_attributes(name: str, geometry: Geometry, shapes: Sequence[Shape]) -> dict:
+    """Attributes of one label image, with the name of every value."""
+    names = class_names() if name == "anatomy" else {1: "lesion"}
+    properties = [{"label-value": value, "name": text} for value, text in sorted(names.items())]
+    attributes = image_attributes(name, geometry, shapes)
+    attributes["ome"]["image-label"] = {"properties": properties, "source": {"image": "../../"}}
+    return attributes
+
+
+def level_geometries(attributes: dict, shapes: Sequence[Shape]) -> list[Geometry]:
+    """The geometries that `image_attributes` wrote, finest first."""
+    geometries = []
+    for dataset, shape in zip(attributes["ome"]["multiscales"][0]["datasets"], shapes, strict=True):
+        scale, translation = dataset["coordinateTransformations"]
+        depth, height, width = shape
+        geometries.append(Geometry((depth, height, width), tuple(scale["scale"]), tuple(translation["translation"])))
+    return geometries
+
+
+def chunk_and_shard(shape: Shape, recipe: Recipe) -> tuple[Shape, Shape]:
+    """Inner chunk and shard edges for an array: the recipe's, clipped where the array is smaller."""
+    chunk = tuple(min(recipe.chunk, n) for n in shape)
+    shard = tuple(c * ceil(min(max(recipe.shard, c), n) / c) for c, n in zip(chunk, shape, strict=True))
+    return chunk, shard
+
+
+def object_keys(shape: Shape, shard: Shape) -> list[str]:
+    """The names of all shards of an array, relative to the array."""
+    counts = [range(ceil(n / s)) for n, s in zip(shape, shard, strict=True)]
+    return ["/".join(("c", *map(str, index))) for index in product(*counts)]
+
+
+def array_path(name: str, level: int) -> str:
+    """Where an array lies under the case's group: `image`, a label or a companion at a level."""
+    if name == "image":
+        return str(level)
+    return f"labels/{name}/{level}" if name in LABEL_NAMES else f"companions/{name}/{level}"
+
+
+def group_document(attributes: dict) -> bytes:
+    """`zarr.json` of a group, the same bytes for the same attributes."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(document, indent=1, allow_nan=False).encode()
