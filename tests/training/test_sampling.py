@@ -1,0 +1,203 @@
+"""Sliding-window noise estimates and the samplers: the invariants of SPEC §6.1 and §3.3."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from preprocessing.anatomy import UNKNOWN
+from training.diffusion import Schedule
+from training.sampling import (
+    NoisePredictor,
+    Scene,
+    ancestral,
+    ddim,
+    posterior,
+    uniform_timesteps,
+    unknown_anatomy,
+    window_starts,
+    window_weights,
+)
+
+SCHEDULE = Schedule()
+
+
+class Pointwise(nn.Module):
+    """A network whose answer at a voxel depends on that voxel alone: its value, place, anatomy, control and t."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+        self.regions = []
+
+    def forward(self, x_B1ZYX, t_B, conditions, control=None):
+        self.batches.append(len(x_B1ZYX))
+        self.regions.append(conditions.region_B.tolist())
+        z, y, x = conditions.coordinates_B3ZYX.unbind(1)
+        eps = torch.tanh(x_B1ZYX[:, 0]) + 0.3 * z - 0.2 * y + 0.1 * x + 0.01 * conditions.anatomy_BZYX
+        eps = eps + 0.001 * t_B[:, None, None, None] + 0.1 * conditions.region_B[:, None, None, None]
+        return (eps + control[:, 0] if control is not None else eps)[:, None]
+
+
+def scene(shape, region=1, seed=0, control=False):
+    generator = torch.Generator().manual_seed(seed)
+    anatomy = torch.randint(0, 118, shape, generator=generator, dtype=torch.uint8)
+    drawn = torch.randn((1, *shape), generator=generator) if control else None
+    return Scene(region, anatomy, (3.0, 5.0, 7.0), (1.0, 2.0, 1.0), (60, 90, 70), drawn)
+
+
+def field(shape, seed=1):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [8, 9, 12, 16, 19, 31])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+def test_windows_cover_an_axis_and_their_weights_sum_to_one_everywhere(size, overlap):
+    starts = window_starts(size, 8, overlap)
+    total = torch.zeros(size)
+    for start, weight in zip(starts, window_weights(size, 8, starts), strict=True):
+        total[start : start + 8] += weight
+    assert (starts[0], starts[-1]) == (0, size - 8)
+    torch.testing.assert_close(total, torch.ones(size))
+
+
+def test_a_pointwise_network_gives_in_windows_what_it_gives_at_once():
+    shape = (11, 17, 20)
+    scenes = [scene(shape, seed=0, control=True), scene(shape, region=2, seed=1, control=True)]
+    x = field((2, *shape))
+    tiled = NoisePredictor(Pointwise(), scenes, patch=8, max_batch=5)(x, 300)
+    whole = []
+    for one, x_ZYX in zip(scenes, x, strict=True):
+        padded = [torch.nn.functional.pad(v, (0, 0, 0, 3, 0, 9)) for v in (x_ZYX[None], one.control_CZYX)]
+        anatomy = torch.nn.functional.pad(one.anatomy_ZYX, (0, 0, 0, 3, 0, 9))
+        cube = Scene(one.region, anatomy, one.start_zyx, one.step_zyx, one.canvas_zyx, padded[1])
+        whole.append(NoisePredictor(Pointwise(), [cube], patch=20)(padded[0], 300)[0, :11, :17, :20])
+    torch.testing.assert_close(tiled, torch.stack(whole), atol=2e-6, rtol=0)
+
+
+def test_no_seam_is_left_at_window_borders():
+    shape = (24, 24, 24)
+    eps = NoisePredictor(Pointwise(), [scene(shape)], patch=8)(field((1, *shape)), 10)[0]
+    steps = eps.diff(dim=0).abs().mean((1, 2))
+    clean = Pointwise()
+    plain = NoisePredictor(clean, [scene(shape)], patch=24)(field((1, *shape)), 10)[0].diff(dim=0).abs().mean((1, 2))
+    borders = [start - 1 for start in window_starts(24, 8, 0.5)[1:]]
+    np.testing.assert_allclose(steps[borders] / plain[borders], 1, atol=0.01)
+
+
+def test_each_batched_network_call_is_one_evaluation():
+    network, told = Pointwise(), []
+    predict = NoisePredictor(
+        network, [scene((8, 8, 16))] * 3, patch=8, max_batch=4, on_evaluation=lambda: told.append(1)
+    )
+    predict(field((3, 8, 8, 16)), 10)
+    assert network.batches == [4, 4, 1]
+    assert predict.evaluations == len(told) == 3
+
+
+def test_fields_of_one_batch_may_have_their_own_t():
+    shape = (8, 8, 8)
+    predict = NoisePredictor(Pointwise(), [scene(shape)] * 2, patch=8)
+    x = field((1, *shape)).expand(2, *shape)
+    both = predict(x, torch.tensor([10, 500]))
+    torch.testing.assert_close(both[1], predict(x, 500)[1])
+    assert not torch.allclose(both[0], both[1])
+
+
+def test_guidance_extrapolates_from_the_estimate_without_region_and_anatomy():
+    shape = (8, 8, 8)
+    network = Pointwise()
+    x = field((1, *shape))
+    guided = NoisePredictor(network, [scene(shape)], patch=8, guidance=3.0)
+    eps = guided(x, 10)
+    with_all = NoisePredictor(Pointwise(), [scene(shape)], patch=8)(x, 10)
+    null = Scene(3, unknown_anatomy(shape), (3.0, 5.0, 7.0), (1.0, 2.0, 1.0), (60, 90, 70))
+    without = NoisePredictor(Pointwise(), [null], patch=8)(x, 10)
+    torch.testing.assert_close(eps, without + 3 * (with_all - without), atol=1e-5, rtol=0)
+    assert guided.evaluations == 2
+
+
+def test_unknown_anatomy_is_119_everywhere():
+    assert (unknown_anatomy((2, 3, 4)) == UNKNOWN).all()
+
+
+def test_a_field_smaller_than_a_window_is_refused_with_both_sizes():
+    with pytest.raises(ValueError, match="6 voxels is smaller than a window of 8"):
+        NoisePredictor(Pointwise(), [scene((8, 8, 6))], patch=8)
+
+
+def test_scenes_of_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        NoisePredictor(Pointwise(), [scene((8, 8, 8)), scene((8, 8, 9))], patch=8)
+
+
+def test_uniform_timesteps_descend_to_zero_without_repeats():
+    assert uniform_timesteps(500, 6) == (500, 400, 300, 200, 100, 0)
+    assert uniform_timesteps(3, 10) == (3, 2, 1, 0)
+    assert uniform_timesteps(87, 1) == (87,)
+
+
+@pytest.mark.parametrize(("t", "s"), [(999, 950), (500, 100), (87, 86), (2, 1), (1, 0)])
+def test_the_strided_posterior_is_gaussian_conditioning(t, s):
+    """Against the joint normal of (x_s, x_t) given x_0, in double precision from the definition of the forward walk."""
+    ab = np.asarray(SCHEDULE._signal_T.double()) ** 2
+    ratio = ab[t] / ab[s]
+    cov = np.array([[1 - ab[s], np.sqrt(ratio) * (1 - ab[s])], [np.sqrt(ratio) * (1 - ab[s]), 1 - ab[t]]])
+    x0, x_t = 0.37, -1.2
+    gain = cov[0, 1] / cov[1, 1]
+    mean, variance = posterior(torch.tensor([x_t]), torch.tensor([x0]), t, s, SCHEDULE)
+    np.testing.assert_allclose(float(mean), np.sqrt(ab[s]) * x0 + gain * (x_t - np.sqrt(ab[t]) * x0), rtol=1e-4)
+    np.testing.assert_allclose(variance, cov[0, 0] - gain * cov[0, 1], rtol=1e-4)
+
+
+def oracle(x0):
+    return lambda x, t: SCHEDULE.predict_eps(x, x0, t)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_with_an_oracle_finds_the_image(eta):
+    x0 = field((2, 4, 4, 4)).clamp(-1, 1)
+    found = ddim(oracle(x0), field(x0.shape, 2), uniform_timesteps(990, 7), SCHEDULE, eta, torch.Generator())
+    torch.testing.assert_close(found, x0, atol=2e-3, rtol=0)
+
+
+def test_deterministic_ddim_keeps_a_gaussian_gaussian():
+    """For x_0 ~ N(0, s²) the exact score is linear; many small DDIM steps must return a sample of variance s²."""
+    scale = 0.2
+
+    def exact(x, t):
+        signal, noise = SCHEDULE.coefficients(t, x)
+        return noise * x / (signal**2 * scale**2 + noise**2)
+
+    drawn = ddim(exact, field((1, 32, 32, 32)), uniform_timesteps(990, 200), SCHEDULE)
+    assert abs(float(drawn.std()) / scale - 1) < 0.05
+
+
+def test_ancestral_sampling_is_ddim_with_eta_one():
+    x0, x = field((1, 6, 6, 6)).clamp(-1, 1), field((1, 6, 6, 6), 4)
+    wrong = oracle(0.5 * x0)
+    arguments = (wrong, x, uniform_timesteps(900, 9), SCHEDULE)
+    ours = ancestral(*arguments, generator=torch.Generator().manual_seed(3))
+    theirs = ddim(*arguments, eta=1.0, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_strided_ancestral_sampling_draws_the_right_variance():
+    """Steps of 2; a previous-step posterior (t − 1) in its place would be far off."""
+    scale = 0.2
+
+    def exact(x, t):
+        signal, noise = SCHEDULE.coefficients(t, x)
+        return noise * x / (signal**2 * scale**2 + noise**2)
+
+    seen = []
+    ancestral(
+        exact,
+        field((1, 24, 24, 24)),
+        uniform_timesteps(990, 500),
+        SCHEDULE,
+        torch.Generator().manual_seed(1),
+        on_step=lambda t, x0: seen.append((t, float(x0.std()))),
+    )
+    assert [t for t, _ in seen] == list(uniform_timesteps(990, 500))
+    assert abs(seen[-1][1] / scale - 1) < 0.05
