@@ -1,0 +1,89 @@
+"""Conditions: exact formulas of position and anatomy encodings."""
+
+import math
+
+import pytest
+import torch
+
+from training.conditioning import NULL_REGION, ConditionEncoder, Conditions, coordinates, encode_position
+from training.config import ModelConfig
+
+
+def conditions(size=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, size, size, size)
+    return Conditions(
+        region_B=torch.tensor([0, 2]),
+        anatomy_BZYX=torch.randint(0, 120, shape, generator=generator),
+        coordinates_B3ZYX=torch.rand(2, 3, size, size, size, generator=generator) * 2 - 1,
+    )
+
+
+def test_a_patch_lies_where_the_formula_says():
+    grid = coordinates((10, 0, 3), (1, 1, 1), (40, 8, 16), (4, 8, 4))
+    assert grid.shape == (3, 4, 8, 4)
+    assert float(grid[0, 2, 5, 1]) == pytest.approx(2 * (12 + 0.5) / 40 - 1)
+    assert float(grid[1, 2, 5, 1]) == pytest.approx(2 * (5 + 0.5) / 8 - 1)
+    assert float(grid[2, 2, 5, 1]) == pytest.approx(2 * (4 + 0.5) / 16 - 1)
+
+
+def test_a_wide_crop_has_its_centres_between_two_native_voxels():
+    wide = coordinates((6, 6, 6), (2, 2, 2), (40, 40, 40), (4, 4, 4))
+    native = coordinates((6, 6, 6), (1, 1, 1), (40, 40, 40), (8, 8, 8))
+    torch.testing.assert_close(wide, native.reshape(3, 4, 2, 4, 2, 4, 2).mean((2, 4, 6)))
+
+
+def test_a_whole_region_spans_the_interval_symmetrically():
+    axis = coordinates((0, 0, 0), (2.5, 1, 1), (10, 4, 4), (4, 4, 4))[0, :, 0, 0]
+    torch.testing.assert_close(axis, torch.tensor([-0.75, -0.25, 0.25, 0.75]))
+
+
+def test_position_is_encoded_by_sines_and_cosines_of_doubling_frequency():
+    u = conditions().coordinates_B3ZYX
+    encoded = encode_position(u, 6)
+    assert encoded.shape[1] == 3 + 36
+    torch.testing.assert_close(encoded[:, :3], u)
+    for axis in range(3):
+        for k in range(6):
+            angle = 2**k * math.pi * u[:, axis]
+            torch.testing.assert_close(encoded[:, 3 + 6 * axis + k], angle.sin(), atol=1e-5, rtol=0)
+            torch.testing.assert_close(encoded[:, 21 + 6 * axis + k], angle.cos(), atol=1e-5, rtol=0)
+
+
+def test_embedded_anatomy_before_a_convolution_is_a_rank_limited_convolution_of_the_one_hot_map():
+    maps = conditions()
+    embed = ConditionEncoder(ModelConfig(anatomy_encoding="embed", anatomy_channels=5, position="none"))
+    onehot = ConditionEncoder(ModelConfig(anatomy_encoding="onehot", position="none"))
+    convolution = torch.nn.Conv3d(5, 7, 3, padding=1, bias=False)
+    factored = torch.einsum("ocxyz,ic->oixyz", convolution.weight, embed.anatomy.embedding.weight)
+    torch.testing.assert_close(
+        convolution(embed(maps)[0]),
+        torch.nn.functional.conv3d(onehot(maps)[0], factored, padding=1),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_bit_planes_spell_the_id():
+    maps = conditions()
+    planes = ConditionEncoder(ModelConfig(anatomy_encoding="binary", position="none"))(maps)[0]
+    weights = 2 ** torch.arange(8.0).reshape(1, 8, 1, 1, 1)
+    assert torch.equal((planes * weights).sum(1).long(), maps.anatomy_BZYX)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "position", "expected"),
+    [("embed", "embedding", 16 + 39), ("onehot", "coordinates", 120 + 3), ("binary", "none", 8)],
+)
+def test_the_channel_count_is_the_announced_one(encoding, position, expected):
+    encoder = ConditionEncoder(ModelConfig(anatomy_encoding=encoding, position=position))
+    channels, context = encoder(conditions())
+    assert channels.shape == (2, encoder.num_channels, 4, 4, 4)
+    assert encoder.num_channels == expected
+    assert context.shape == (2, 1, 64)
+
+
+def test_what_is_withheld_is_null_everywhere():
+    maps = conditions().without_region().without_anatomy()
+    assert maps.region_B.tolist() == [NULL_REGION, NULL_REGION]
+    assert maps.anatomy_BZYX.unique().tolist() == [119]

@@ -1,0 +1,114 @@
+"""The three conditions of the model: region class, anatomy map and position (SPEC §3.2).
+
+Anatomy and position become channels that are concatenated with x_t; the region becomes the cross-attention context and
+a class label. Coordinates are always computed from where a crop lies on its region's canvas, never resampled.
+
+Letters: B batch, C channels, D context width, L frequencies; Z Y X space.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preprocessing.anatomy import NUM_IDS, UNKNOWN
+from preprocessing.regions import REGIONS
+from training.config import ModelConfig
+
+NULL_REGION = len(REGIONS)
+BIT_PLANES = 8
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the network is told beside x_t.
+
+    `region_B` int64, an index into REGIONS or NULL_REGION; `anatomy_BZYX` ids 0-119, 119 = unknown (any integer type);
+    `coordinates_B3ZYX` float32, z, y, x on [-1, 1].
+    """
+
+    region_B: Tensor
+    anatomy_BZYX: Tensor
+    coordinates_B3ZYX: Tensor
+
+    def to(self, device: torch.device | str) -> "Conditions":
+        """The same conditions on another device."""
+        return Conditions(self.region_B.to(device), self.anatomy_BZYX.to(device), self.coordinates_B3ZYX.to(device))
+
+    def without_region(self) -> "Conditions":
+        """Region null everywhere, as classifier-free guidance needs it."""
+        return replace(self, region_B=torch.full_like(self.region_B, NULL_REGION))
+
+    def without_anatomy(self) -> "Conditions":
+        """The whole map unknown, as a CT without labels is seen."""
+        return replace(self, anatomy_BZYX=torch.full_like(self.anatomy_BZYX, UNKNOWN))
+
+
+def coordinates(
+    start_zyx: Sequence[float], step_zyx: Sequence[float], canvas_zyx: Sequence[int], shape_zyx: Sequence[int]
+) -> Tensor:
+    """Coordinates (3, Z, Y, X) in [-1, 1] of the voxel centres of a crop on its region's canvas, float32.
+
+    Voxel j of an axis has its centre at the level-0 index i = start + (j + 0.5)·step − 0.5 of a canvas of N voxels, and
+    u = 2·(i + 0.5)/N − 1. `start` is where the crop begins on the (padded) canvas, `step` how many level-0 voxels a
+    voxel of the crop spans: 1 for a patch, 2 for a wide crop, N/patch for a whole region.
+    """
+    axes = [
+        2 * (start + (torch.arange(n, dtype=torch.float64) + 0.5) * step) / canvas - 1
+        for start, step, canvas, n in zip(start_zyx, step_zyx, canvas_zyx, shape_zyx, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).float()
+
+
+def encode_position(coordinates_B3ZYX: Tensor, frequencies: int) -> Tensor:
+    """γ of NeRF beside the raw coordinates: (B, 3 + 6L, Z, Y, X).
+
+    γ(u) = [sin(2^k π u), cos(2^k π u)] for k = 0 … L−1 and each axis. Channels: z, y, x; then the sines, axis by axis
+    with k running fastest; then the cosines in the same order.
+    """
+    k_L = torch.arange(frequencies, device=coordinates_B3ZYX.device)
+    scale_L111 = (math.pi * 2.0**k_L).to(coordinates_B3ZYX.dtype).reshape(-1, 1, 1, 1)
+    angle_BCZYX = (coordinates_B3ZYX[:, :, None] * scale_L111).flatten(1, 2)
+    return torch.cat([coordinates_B3ZYX, angle_BCZYX.sin(), angle_BCZYX.cos()], 1)
+
+
+class AnatomyEncoder(nn.Module):
+    """The anatomy map as channels: a learned embedding, a one-hot code or eight bit-planes (0/1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoding = config.anatomy_encoding
+        self.num_channels = {"embed": config.anatomy_channels, "onehot": NUM_IDS, "binary": BIT_PLANES}[self.encoding]
+        if self.encoding == "embed":
+            self.embedding = nn.Embedding(NUM_IDS, config.anatomy_channels)
+
+    def forward(self, anatomy_BZYX: Tensor) -> Tensor:
+        """Channels (B, C, Z, Y, X), float32."""
+        ids = anatomy_BZYX.long()
+        if self.encoding == "embed":
+            return self.embedding(ids).movedim(-1, 1)
+        if self.encoding == "onehot":
+            return functional.one_hot(ids, NUM_IDS).movedim(-1, 1).float()
+        return torch.stack([(ids >> bit) & 1 for bit in range(BIT_PLANES)], 1).float()
+
+
+class ConditionEncoder(nn.Module):
+    """Conditions to channels (B, C, Z, Y, X) and cross-attention context (B, 1, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.position = config.position
+        self.frequencies = config.position_frequencies if config.position == "embedding" else 0
+        self.anatomy = AnatomyEncoder(config)
+        self.region = nn.Embedding(len(REGIONS) + 1, config.context_dim)
+        self.num_channels = self.anatomy.num_channels + (0 if self.position == "none" else 3 + 6 * self.frequencies)
+
+    def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """The channels to concatenate with x_t, and the context."""
+        channels = [self.anatomy(conditions.anatomy_BZYX)]
+        if self.position != "none":
+            channels.append(encode_position(conditions.coordinates_B3ZYX, self.frequencies))
+        return torch.cat(channels, 1), self.region(conditions.region_B)[:, None]
