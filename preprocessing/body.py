@@ -1,0 +1,94 @@
+"""The body: found by thresholding on a coarse grid, then given to the voxels that no organ owns.
+
+Air outside is told from air inside slice by slice (a lung never touches the border of an axial slice through air, the
+mouth does), thin things such as the table are opened away, and only a shell around the skin is decided at full
+resolution. Where the source's labels are complete the rest of the body is 118, otherwise it is 119, unknown.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from preprocessing.anatomy import BACKGROUND, BODY, UNKNOWN
+from preprocessing.case import AnatomyKind
+
+COARSE_MM = 4.0
+AIR_HU = -930  # open air lies below it on average, lung cut by the border of the field of view above
+SMALLEST_SHARE = 0.05  # of the largest piece: legs and arms stay, a piece of the table goes
+IN_PLANE = np.zeros((3, 3, 3), bool)
+IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
+CUBE = np.ones((3, 3, 3), bool)
+
+
+def body_mask(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int = -800) -> NDArray[np.bool_]:
+    """True inside the patient, lungs and bowel gas included; same shape as `image` (int16 HU, isotropic)."""
+    factor = max(1, round(COARSE_MM / spacing_mm))
+    coarse = coarse_body(block_mean(image, factor), threshold_hu)
+    if factor == 1:
+        return coarse
+    inner = _upsample(ndimage.binary_erosion(coarse, CUBE, border_value=1), factor, image.shape)
+    mask = _upsample(ndimage.binary_dilation(coarse, CUBE), factor, image.shape)
+    mask &= image >= threshold_hu
+    mask |= inner
+    return mask
+
+
+def coarse_body(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
+    """The body on a grid of about 4 mm: not outside air, without thin and small pieces."""
+    body = ~_outside_air(hu, threshold_hu)
+    padded = np.pad(body, 2, mode="edge")
+    opened = ndimage.binary_erosion(padded, CUBE)
+    pieces, count = ndimage.label(opened)
+    if count == 0:
+        return body
+    sizes = np.bincount(pieces.ravel())[1:]
+    kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max()))
+    grown = ndimage.binary_dilation(kept, CUBE, iterations=2) & padded
+    return grown[2:-2, 2:-2, 2:-2]
+
+
+def _outside_air(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
+    """Air that is connected, within its axial slice, to the slice's border."""
+    air = hu < threshold_hu
+    pieces, count = ndimage.label(air, structure=IN_PLANE)
+    border = np.zeros(count + 1, bool)
+    for edge in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
+        border[edge.ravel()] = True
+    border[0] = False
+    means = ndimage.mean(np.maximum(hu, -1024), pieces, np.arange(count + 1))
+    return (border & (means < AIR_HU))[pieces]
+
+
+def block_mean(image: NDArray, factor: int) -> NDArray[np.float32]:
+    """Means of factor³ blocks, float32; blocks that stick out repeat the last voxels."""
+    if factor == 1:
+        return image.astype(np.float32)
+    out = image
+    for axis in range(3):
+        short = -out.shape[axis] % factor
+        if short:
+            out = np.pad(out, [(0, short if a == axis else 0) for a in range(3)], mode="edge")
+        shape = [*out.shape[:axis], out.shape[axis] // factor, factor, *out.shape[axis + 1 :]]
+        out = out.reshape(shape).mean(axis + 1, dtype=np.float32)
+    return out
+
+
+def _upsample(mask: NDArray[np.bool_], factor: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    for axis, length in enumerate(shape):
+        mask = np.repeat(mask, factor, axis).take(np.arange(length), axis)
+    return mask
+
+
+def complete_anatomy(
+    body: NDArray[np.bool_], anatomy: NDArray[np.uint8] | None, kind: AnatomyKind
+) -> NDArray[np.uint8]:
+    """Ids 0-119 (uint8): named organs as they are, the rest of the body 118 (`full`) or 119, outside 0.
+
+    118 and 119 in the input mean "body without a name" and are decided anew; organs outside the mask stay.
+    """
+    rest = np.uint8(BODY if kind == "full" else UNKNOWN)
+    filled = np.where(body, rest, np.uint8(BACKGROUND))
+    if anatomy is not None:
+        named = (anatomy != BACKGROUND) & (anatomy < BODY)
+        np.copyto(filled, anatomy, where=named)
+    return filled
