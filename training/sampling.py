@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from preprocessing.anatomy import UNKNOWN
 from training.conditioning import Conditions, coordinates
 from training.diffusion import Schedule, Time
+from training.precision import Precision, autocast
 
 Predict = Callable[[Tensor, Time], Tensor]
 OnStep = Callable[[int, Tensor], None]  # t and x̂_0
@@ -32,11 +33,11 @@ class Scene:
     """
 
     region: int
-    anatomy_ZYX: Tensor  # noqa: N815 - shape letters
+    anatomy_ZYX: Tensor
     start_zyx: Triple
     step_zyx: Triple
     canvas_zyx: tuple[int, int, int]
-    control_CZYX: Tensor | None = None  # noqa: N815
+    control_CZYX: Tensor | None = None
 
 
 def unknown_anatomy(shape_zyx: Sequence[int]) -> Tensor:
@@ -104,7 +105,7 @@ class NoisePredictor:
         max_batch: int = 8,
         *,
         guidance: float = 1.0,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         device: torch.device | str = "cpu",
         on_evaluation: Callable[[], None] | None = None,
     ) -> None:
@@ -142,7 +143,7 @@ class NoisePredictor:
         return eps[:, 0]
 
     def _network(self, x: Tensor, t_W: Tensor, conditions: Conditions, control: Tensor | None) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(self.precision, self.device):
             eps = self.network(x, t_W, conditions, control)
         self.evaluations += 1
         if self.on_evaluation:
