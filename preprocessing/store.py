@@ -55,6 +55,7 @@ class CaseRecord(Config):
     geometry: dict[str, list]
     companions: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    signature: str = Field("", description="what duplicates are found by")
     classes: dict[int, str] = Field(default_factory=class_names)
     checksums: dict[str, str] = Field(default_factory=dict, description="SHA-256 of each source file, by its role")
 

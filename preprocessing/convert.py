@@ -1,0 +1,243 @@
+"""Converting: one case from its files to a sealed store, and the manifest's row of it.
+
+What is wrong with a case becomes a quarantined row with the reason; what is wrong with the lake (no space, no
+permission, no connection) ends the run with a sentence, because every further case would fail as well.
+"""
+
+import errno
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.errors import UserError
+from infra.fingerprint import fingerprint
+from infra.lake import Lake, storage_errors
+from preprocessing.body import COARSE_MM, body_mask, complete_anatomy
+from preprocessing.case import Case, CaseError
+from preprocessing.decode import read_volume
+from preprocessing.duplicates import signature
+from preprocessing.layout import Pyramid
+from preprocessing.manifest import ManifestRow
+from preprocessing.origins import stored_origin
+from preprocessing.preview import preview, preview_key
+from preprocessing.pyramid import downsample2, downsample2_labels, resize_cube
+from preprocessing.quality import audit
+from preprocessing.recipe import Recipe
+from preprocessing.region_split import split_regions
+from preprocessing.regions import RegionExtent
+from preprocessing.resample import resample
+from preprocessing.seal import read_seal
+from preprocessing.sources.base import Source
+from preprocessing.store import CaseRecord, open_case, seal_case, write_case
+from preprocessing.volume import Volume
+
+logger = logging.getLogger(__name__)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+UNEXPECTED = "unexpected: "  # such a case is tried again by the next ingest
+
+
+def convert_case(case: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
+    """Fetch, read, convert and seal one case; a case that is already sealed from the same input is not written again.
+
+    Raises:
+        UserError: the lake cannot be written; nothing of the case counts as done.
+    """
+    try:
+        return _convert(case, source, recipe, lake)
+    except CaseError as error:
+        return quarantined_row(case, lake, source, str(error))
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise UserError(_no_space(case, lake)) from error
+        return _unexpected(case, lake, source, error)
+    except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the other cases go on
+        return _unexpected(case, lake, source, error)
+
+
+def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
+    if listed.problem:
+        raise CaseError(listed.problem)
+    case = source.fetch(listed, lake)
+    checksums = file_checksums(case)
+    key = case_key(recipe, case, input_of(case, checksums))
+    if (seal := read_seal(lake, key)) is None:
+        scan = audit(read_volume(case))
+        volume = resample(scan, recipe.spacing_mm)
+        pyramid, regions, findings = build_pyramid(volume, case, recipe)
+        record = _record(case, recipe, scan, pyramid, regions, (*volume.findings, *findings), checksums)
+        with _lake_trouble(case, lake):
+            write_case(lake, key, pyramid, record, recipe)
+            lake.write(preview_key(recipe, case.source, case.id, record.input), preview(pyramid, regions))
+            seal_case(lake, key, record)
+        seal = read_seal(lake, key)
+    return _sealed_row(case, source, lake, key, seal.digest if seal else "")
+
+
+def build_pyramid(
+    volume: Volume, case: Case, recipe: Recipe
+) -> tuple[Pyramid, tuple[RegionExtent, ...], tuple[str, ...]]:
+    """All arrays of a stored case from a volume at the recipe's spacing, its regions, and findings of the split."""
+    spacing = volume.geometry.spacing_mm[0]
+    body = body_mask(volume.image, spacing, recipe.body_threshold_hu)
+    anatomy = complete_anatomy(body, volume.anatomy, volume.anatomy_kind)
+    regions, findings = split_regions(
+        anatomy, volume.geometry, volume.image, case.declared_regions, volume.anatomy_kind
+    )
+    levels = range(recipe.levels - 1)
+    pyramid = Pyramid(
+        geometry=volume.geometry,
+        image=_halved(volume.image, downsample2, levels),
+        anatomy=_halved(anatomy, downsample2_labels, levels),
+        lesion=None if volume.lesion is None else _halved(volume.lesion, downsample2_labels, levels),
+        companions=volume.companions,
+        thumbnails={},
+    )
+    pyramid.thumbnails.update({region.name: _thumbnail(pyramid, region, recipe) for region in regions})
+    return pyramid, regions, findings
+
+
+def _halved(array: NDArray, halve: Callable[[NDArray], NDArray], times: range) -> tuple[NDArray, ...]:
+    levels = [array]
+    for _ in times:
+        levels.append(halve(levels[-1]))
+    return tuple(levels)
+
+
+def _thumbnail(pyramid: Pyramid, region: RegionExtent, recipe: Recipe) -> dict[str, NDArray]:
+    part = slice(region.z_start, region.z_stop)
+    cubes = {"image": resize_cube(pyramid.image[0][part], recipe.thumbnail_size)}
+    for name, levels in (("anatomy", pyramid.anatomy), ("lesion", pyramid.lesion)):
+        if levels is not None:
+            cubes[name] = resize_cube(levels[0][part], recipe.thumbnail_size, labels=True)
+    return cubes
+
+
+def _record(
+    case: Case,
+    recipe: Recipe,
+    scan: Volume,
+    pyramid: Pyramid,
+    regions: tuple[RegionExtent, ...],
+    findings: tuple[str, ...],
+    checksums: dict[str, str],
+) -> CaseRecord:
+    spacing = pyramid.geometry.spacing_mm[0]
+    level = min(len(pyramid.image) - 1, max(0, round(np.log2(COARSE_MM / spacing))))
+    return CaseRecord(
+        source=case.source,
+        case=case.id,
+        patient=case.patient,
+        input=input_of(case, checksums),
+        recipe=recipe.model_dump(mode="json"),
+        recipe_fingerprint=recipe.fingerprint,
+        regions=regions,
+        anatomy=scan.anatomy_kind,
+        lesion=pyramid.lesion is not None and bool(pyramid.lesion[0].any()),
+        licence=case.licence,
+        citation=case.citation,
+        source_geometry=scan.geometry.to_dict(),
+        geometry=pyramid.geometry.to_dict(),
+        companions=tuple(sorted(pyramid.companions)),
+        findings=findings,
+        checksums=checksums,
+        signature=signature(pyramid.image[level], pyramid.anatomy[level] > 0),
+    )
+
+
+def file_checksums(case: Case) -> dict[str, str]:
+    """SHA-256 of every file of a fetched case, by its role: image/0, labels/0, lesion/0, companions/<name>.
+
+    Raises:
+        CaseError: a file cannot be read.
+    """
+    paths = {f"image/{n}": path for n, path in enumerate(case.image)}
+    paths |= {f"labels/{n}": label.path for n, label in enumerate(case.labels)}
+    paths |= {f"lesion/{n}": path for n, path in enumerate(case.lesion)}
+    paths |= {f"companions/{name}": path for name, path in case.companions}
+    return {role: _file_checksum(path) for role, path in paths.items()}
+
+
+def _file_checksum(path: str) -> str:
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CaseError(f"{Path(path).name} cannot be read: {error.strerror or error}") from error
+
+
+def input_of(case: Case, checksums: dict[str, str]) -> str:
+    """16 hex characters over all that goes into a stored case but the recipe: the files' bytes and what they mean."""
+    meaning = case.model_dump(mode="json", exclude={"image", "lesion", "companions", "labels", "version", "problem"})
+    labels = [label.model_dump(mode="json", exclude={"path"}) for label in case.labels]
+    return fingerprint({"case": meaning, "labels": labels, "files": checksums})[:16]
+
+
+def case_key(recipe: Recipe, case: Case, input_: str) -> str:
+    """Where a case is stored: `ct/<recipe>/<source>/<case>/<input>.zarr`."""
+    return f"ct/{recipe.fingerprint}/{case.source}/{quote(case.id, safe='/ +,=@')}/{input_}.zarr"
+
+
+def _sealed_row(case: Case, source: Source, lake: Lake, key: str, seal: str) -> ManifestRow:
+    record = open_case(lake, key).record
+    return _row(case, source, lake).replace(
+        status="sealed",
+        reason=None,
+        input=record.input,
+        key=key,
+        seal=seal,
+        regions=tuple(region.name for region in record.regions),
+        anatomy=record.anatomy,
+        lesion=record.lesion,
+        companions=record.companions,
+        signature=record.signature,
+    )
+
+
+def quarantined_row(case: Case, lake: Lake, source: Source, reason: str) -> ManifestRow:
+    """The row of a case that was refused; where the files lie on this machine is no part of the reason."""
+    for folder in (lake.url, getattr(source, "root", None)):
+        reason = reason.replace(f"{folder}/", "") if folder else reason
+    return _row(case, source, lake).replace(status="quarantined", reason=reason, anatomy="none", lesion=False)
+
+
+def _row(case: Case, source: Source, lake: Lake) -> ManifestRow:
+    root = getattr(source, "root", None)
+    return ManifestRow(
+        source=case.source,
+        case=case.id,
+        patient=case.patient,
+        status="quarantined",
+        licence=case.licence,
+        origin=tuple(stored_origin(path, lake, Path(root) if root else None) for path in case.origin),
+        version=case.version,
+    )
+
+
+def _unexpected(case: Case, lake: Lake, source: Source, error: Exception) -> ManifestRow:
+    logger.exception("%s/%s could not be converted", case.source, case.id)
+    return quarantined_row(case, lake, source, f"{UNEXPECTED}{type(error).__name__}: {error}")
+
+
+def _no_space(case: Case, lake: Lake) -> str:
+    return (
+        f"no space is left for {case.source}/{case.id} in {lake.url}; free some or name another lake and run again: "
+        "what is sealed stays, the rest is done then"
+    )
+
+
+@contextmanager
+def _lake_trouble(case: Case, lake: Lake) -> Iterator[None]:
+    try:
+        yield
+    except storage_errors(lake.url) as error:
+        if getattr(error, "errno", None) in NO_SPACE:
+            raise UserError(_no_space(case, lake)) from error
+        raise UserError(f"the lake at {lake.url} cannot be written ({error}); {case.source}/{case.id} waits") from error

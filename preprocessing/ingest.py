@@ -1,0 +1,202 @@
+"""Ingesting: list the sources, convert what changed in parallel, commit the manifest.
+
+Whether a case changed is decided from the manifest's rows alone: the same version token means that nothing of it is
+read. A case whose worker dies is quarantined like any other bad case, and tried again by the next ingest.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from infra.cluster import fan_out, open_cluster
+from infra.config import Config
+from infra.errors import UserError
+from infra.lake import Lake
+from infra.settings import Settings, load_settings
+from preprocessing.case import Case
+from preprocessing.convert import UNEXPECTED, convert_case, quarantined_row
+from preprocessing.manifest import Manifest, ManifestRow, commit, read_manifest
+from preprocessing.origins import remember_root
+from preprocessing.preview import contact_sheet, preview_key, sheet_key
+from preprocessing.recipe import Recipe
+from preprocessing.sources.base import Source
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[str, int, int, ManifestRow | None], None]
+
+
+class SourceCounts(Config):
+    """What became of one source's cases."""
+
+    source: str
+    listed: int = 0
+    converted: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """The manifest after an ingest, and what was done; `quarantined` counts unchanged quarantined cases too."""
+
+    manifest: Manifest
+    sources: tuple[SourceCounts, ...]
+
+    @property
+    def converted(self) -> int:
+        """Cases that were read and converted now."""
+        return sum(counts.converted for counts in self.sources)
+
+    @property
+    def unchanged(self) -> int:
+        """Cases that were left as they are, unread."""
+        return sum(counts.unchanged for counts in self.sources)
+
+    @property
+    def quarantined(self) -> int:
+        """Cases that are refused."""
+        return sum(counts.quarantined for counts in self.sources)
+
+
+def ingest(
+    lake: Lake,
+    recipe: Recipe,
+    sources: Sequence[Source],
+    *,
+    settings: Settings | None = None,
+    on_progress: Progress | None = None,
+) -> IngestSummary:
+    """Bring every source's cases into the lake and commit one manifest per source.
+
+    Args:
+        lake: where to.
+        recipe: how.
+        sources: what; each one's rows replace its former ones.
+        settings: where the workers are; the environment's by default.
+        on_progress: called with source, cases done, cases in all, and the row of the case just done (None at first).
+
+    Raises:
+        UserError: a source lists nothing, or the lake cannot be written.
+    """
+    settings = settings or load_settings()
+    known = read_manifest(lake, recipe).by_case()
+    counts = []
+    with ExitStack() as stack:
+        workers = _Workers(stack, settings)
+        for source in sources:
+            rows, done = _ingest_source(lake, recipe, source, known, workers, on_progress)
+            if root := getattr(source, "root", None):
+                remember_root(Path(root), settings)
+            commit(lake, recipe, {source.info.name: rows})
+            counts.append(done)
+            if done.converted:
+                _write_sheet(lake, recipe, source.info.name, rows)
+    return IngestSummary(read_manifest(lake, recipe), tuple(counts))
+
+
+class _Workers:
+    """The cluster of one ingest, started when the first case needs it."""
+
+    def __init__(self, stack: ExitStack, settings: Settings) -> None:
+        self.stack = stack
+        self.settings = settings
+
+    @cached_property
+    def client(self) -> Any:
+        """The Dask client."""
+        return self.stack.enter_context(open_cluster(self.settings.dask_address, self.settings.workers))
+
+
+def _ingest_source(
+    lake: Lake,
+    recipe: Recipe,
+    source: Source,
+    known: dict[tuple[str, str], ManifestRow],
+    workers: _Workers,
+    on_progress: Progress | None,
+) -> tuple[list[ManifestRow], SourceCounts]:
+    name = source.info.name
+    cases = _without_namesakes(source.cases())
+    if not cases:
+        raise UserError(f"source {name} lists no case: nothing to ingest")
+    rows = [row for case in cases if (row := _unchanged_row(case, known))]
+    unchanged = len(rows)
+    pending = [case for case in cases if _unchanged_row(case, known) is None]
+    report = on_progress or (lambda *_: None)
+    report(name, unchanged, len(cases), None)
+    for row in _convert_all(lake, recipe, source, pending, workers):
+        rows.append(row)
+        report(name, len(rows), len(cases), row)
+    refused = Counter(row.status for row in rows)["quarantined"]
+    counts = SourceCounts(
+        source=name, listed=len(cases), converted=len(pending), unchanged=unchanged, quarantined=refused
+    )
+    return rows, counts
+
+
+def _convert_all(
+    lake: Lake, recipe: Recipe, source: Source, cases: list[Case], workers: _Workers
+) -> Iterator[ManifestRow]:
+    convert = partial(convert_case, source=source, recipe=recipe, lake=lake)
+    healthy = []
+    for case in cases:
+        if case.problem:
+            yield quarantined_row(case, lake, source, case.problem)
+        else:
+            healthy.append(case)
+    if not healthy:
+        return
+    for case, result in fan_out(convert, healthy, client=workers.client):
+        if isinstance(result, UserError):
+            raise result
+        if isinstance(result, Exception):
+            logger.error("%s/%s: %r", case.source, case.id, result)
+            result = quarantined_row(case, lake, source, _worker_reason(result))
+        yield result
+
+
+def _worker_reason(error: Exception) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return f"{UNEXPECTED}the worker process died while converting it, probably for want of memory"
+    return f"{UNEXPECTED}{type(error).__name__}: {error}"
+
+
+def _unchanged_row(case: Case, known: dict[tuple[str, str], ManifestRow]) -> ManifestRow | None:
+    row = known.get((case.source, case.id))
+    if row is None or not case.version or row.version != case.version:
+        return None
+    if row.status == "quarantined" and (
+        (row.reason or "").startswith(UNEXPECTED) or row.reason != (case.problem or row.reason)
+    ):
+        return None
+    return row
+
+
+def _without_namesakes(cases: Sequence[Case]) -> list[Case]:
+    """Every case under a name of its own; a second one of a name is kept as a problem, never dropped."""
+    seen: Counter[str] = Counter()
+    out = []
+    for case in cases:
+        seen[case.id] += 1
+        if seen[case.id] > 1:
+            problem = f"{seen[case.id]} cases of source {case.source} are called {case.id}; rename one"
+            case = case.replace(id=f"{case.id}#{seen[case.id]}", problem=problem)
+        out.append(case)
+    return out
+
+
+def _write_sheet(lake: Lake, recipe: Recipe, source: str, rows: Sequence[ManifestRow]) -> None:
+    sealed = sorted((row for row in rows if row.status == "sealed"), key=lambda row: row.case)
+    pictures = []
+    for row in sealed:
+        try:
+            pictures.append((row.case, lake.read(preview_key(recipe, source, row.case, row.input))))
+        except FileNotFoundError:
+            logger.info("no preview of %s/%s", source, row.case)
+    if pictures:
+        lake.write(sheet_key(recipe, source), contact_sheet(source, pictures))
