@@ -121,7 +121,7 @@ def _ingest_source(
     on_progress: Progress | None,
 ) -> tuple[list[ManifestRow], SourceCounts]:
     name = source.info.name
-    cases = _without_namesakes(source.cases())
+    cases = without_namesakes(source.cases())
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
     rows = [row for case in cases if (row := _unchanged_row(case, known))]
@@ -166,18 +166,22 @@ def _worker_reason(error: Exception) -> str:
     return f"{UNEXPECTED}{type(error).__name__}: {error}"
 
 
+def is_unchanged(case: Case, row: ManifestRow) -> bool:
+    """Whether nothing of a listed case has to be read, given its row: same version, and not refused by accident."""
+    if not case.version or row.version != case.version:
+        return False
+    if row.status == "sealed":
+        return True
+    reason = row.reason or ""
+    return not reason.startswith(UNEXPECTED) and reason == (case.problem or reason)
+
+
 def _unchanged_row(case: Case, known: dict[tuple[str, str], ManifestRow]) -> ManifestRow | None:
     row = known.get((case.source, case.id))
-    if row is None or not case.version or row.version != case.version:
-        return None
-    if row.status == "quarantined" and (
-        (row.reason or "").startswith(UNEXPECTED) or row.reason != (case.problem or row.reason)
-    ):
-        return None
-    return row
+    return row if row and is_unchanged(case, row) else None
 
 
-def _without_namesakes(cases: Sequence[Case]) -> list[Case]:
+def without_namesakes(cases: Sequence[Case]) -> list[Case]:
     """Every case under a name of its own; a second one of a name is kept as a problem, never dropped."""
     seen: Counter[str] = Counter()
     out = []
