@@ -12,13 +12,15 @@ from infra.config import Config
 
 RegionName = Literal["head_neck", "chest", "abdomen"]
 AnatomyKind = Literal["full", "partial", "none"]
+LESION = 255  # in `LabelFile.classes`: this value marks a lesion
 
 
 class LabelFile(Config):
     """One label file and the meaning of its values.
 
     `classes` maps a value of the file to a class id of `classes.csv` (value, id); values that it does not name become
-    body. A binary mask has one pair, (1, id); any value above 0 then counts as 1 when `binary` is set.
+    body. A binary mask has one pair, (1, id); any value above 0 then counts as 1 when `binary` is set. The id `LESION`
+    puts the value into the lesion mask; beside a second pair (value, organ) the lesion keeps its organ's identity.
     """
 
     path: str
@@ -47,9 +49,8 @@ class Case(Config):
     licence: str = "unknown"
     citation: str = ""
     version: str = ""
-    problem: str = Field(
-        "", description="known already when listed (two images in one case, a label without image)"
-    )
+    notes: tuple[str, ...] = Field((), description="what the listing already found odd; becomes findings")
+    problem: str = Field("", description="known already when listed (two images in one case, a label without image)")
 
     @property
     def origin(self) -> tuple[str, ...]:

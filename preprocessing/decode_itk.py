@@ -1,0 +1,83 @@
+"""NRRD and MetaImage files (.nrrd, .nhdr, .mha, .mhd) through ITK, which gives LPS coordinates for both.
+
+A NRRD file whose `space` is missing says nothing of left and right: it is marked as not oriented.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from SimpleITK import GetArrayFromImage, Image, ImageFileReader, ProcessObject
+
+from preprocessing.case import CaseError
+from preprocessing.raster import Raster, checked_geometry
+
+KNOWN_SPACES = {f"{side}-{front}-superior" for side in ("left", "right") for front in ("anterior", "posterior")} - {
+    "right-posterior-superior"
+}
+
+ProcessObject.GlobalWarningDisplayOff()
+
+
+def read_itk(path: Path) -> Raster:
+    """The values (z, y, x) and the geometry of one NRRD or MetaImage file.
+
+    Raises:
+        CaseError: unreadable, cut short, not three-dimensional, several numbers a voxel, or an unknown space.
+    """
+    image = _read(path)
+    array = GetArrayFromImage(image)
+    size = image.GetDimension()
+    spacing = np.asarray(image.GetSpacing())[:3]
+    direction = np.asarray(image.GetDirection()).reshape(size, size)[:3, :3]
+    matrix = (direction * spacing)[::-1, ::-1]
+    origin = np.asarray(image.GetOrigin())[:3][::-1]
+    array = array.reshape(array.shape[-3:])
+    geometry, findings = checked_geometry(array.shape, matrix, origin, path.name)
+    return Raster(array, geometry, oriented=_is_oriented(image, path), findings=findings)
+
+
+def _read(path: Path) -> Image:
+    """The image, checked to be one volume of plain numbers before its voxels are read."""
+    reader = ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        _check_shape(reader, path)
+        return reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise CaseError(
+            f"{path.name} is damaged, cut short or no {path.suffix} file ({_last_line(error)}); "
+            "copy or export it again."
+        ) from error
+
+
+def _check_shape(reader: ImageFileReader, path: Path) -> None:
+    """Refuses what is not one three-dimensional volume of plain numbers."""
+    size, dimension = reader.GetSize(), reader.GetDimension()
+    sizes = " x ".join(str(n) for n in size)
+    if dimension < 3:
+        raise CaseError(f"{path.name} is {dimension}-D ({sizes}); a CT volume has three axes.")
+    if any(n > 1 for n in size[3:]):
+        raise CaseError(f"{path.name} is {dimension}-D ({sizes}: several volumes in one file); give one file a volume.")
+    if reader.GetNumberOfComponents() != 1:
+        raise CaseError(
+            f"{path.name} holds {reader.GetNumberOfComponents()} numbers a voxel (a colour picture?); a CT holds one."
+        )
+
+
+def _is_oriented(image: Image, path: Path) -> bool:
+    """False for a NRRD without a space; refuses a space that ITK passes on unconverted."""
+    if path.suffix.lower() not in (".nrrd", ".nhdr"):
+        return True
+    space = image.GetMetaData("NRRD_space") if image.HasMetaDataKey("NRRD_space") else ""
+    if space and space not in KNOWN_SPACES:
+        raise CaseError(
+            f"{path.name}: space '{space}' is not one of {', '.join(sorted(KNOWN_SPACES))}; save it as LPS."
+        )
+    return bool(space)
+
+
+def _last_line(error: BaseException) -> str:
+    """The last line of ITK's message: the cause, without source paths."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1].strip()[-160:]

@@ -1,0 +1,104 @@
+"""A raster: what one image file says, before anyone asks whether it is a CT.
+
+Readers of every format answer in this form: the stored numbers after the format's own rescaling, and a checked
+geometry. Geometry that cannot be a patient's is refused; axes that are not at right angles (gantry tilt) are kept as
+they are, and resampled later.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from preprocessing.case import CaseError
+from preprocessing.geometry import Geometry
+
+SPACING_LIMITS_MM = (0.05, 30.0)
+MAX_EXTENT_MM = 3000.0
+MAX_VOXELS = 4_000_000_000
+SLIGHT_SKEW = 1e-3  # cosine between two axes
+MAX_SKEW = 0.7
+INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Stored values (z, y, x) in a native dtype and their geometry; `oriented` is False where the file does not say."""
+
+    array: NDArray
+    geometry: Geometry
+    modality: str = ""
+    oriented: bool = True
+    findings: tuple[str, ...] = ()
+
+
+def checked_geometry(
+    shape: Sequence[int], matrix: ArrayLike, origin_mm: ArrayLike, name: str
+) -> tuple[Geometry, tuple[str, ...]]:
+    """The geometry of a shape, a 3×3 voxel-step matrix (columns, LPS, z, y, x order) and an origin, with findings.
+
+    Raises:
+        CaseError: spacing, extent or direction cannot belong to a patient.
+    """
+    steps, origin = np.asarray(matrix, float), np.asarray(origin_mm, float)
+    if not (np.isfinite(steps).all() and np.isfinite(origin).all()):
+        raise CaseError(f"{name}: the header's affine is not finite; export the image again.")
+    spacing = np.linalg.norm(steps, axis=0)
+    _check_size(shape, spacing, name)
+    direction = steps / spacing
+    findings = _skew(direction, name)
+    geometry = Geometry(
+        tuple(int(n) for n in shape),  # pyright: ignore[reportArgumentType]
+        tuple(float(s) for s in spacing),  # pyright: ignore[reportArgumentType]
+        tuple(float(v) + 0.0 for v in origin),  # pyright: ignore[reportArgumentType]
+        tuple(tuple(float(v) for v in row) for row in np.round(direction, 9) + 0.0),  # pyright: ignore[reportArgumentType]
+    )
+    return geometry, findings
+
+
+def _check_size(shape: Sequence[int], spacing: NDArray, name: str) -> None:
+    """Refuses a spacing or an extent that no CT has."""
+    low, high = SPACING_LIMITS_MM
+    shown = " x ".join(f"{s:g}" for s in spacing)
+    if (spacing < low).any() or (spacing > high).any():
+        raise CaseError(
+            f"{name}: spacing {shown} mm (z, y, x) lies outside {low:g} to {high:g} mm; correct the header."
+        )
+    extent = max(n * s for n, s in zip(shape, spacing, strict=True))
+    if extent > MAX_EXTENT_MM or int(np.prod([int(n) for n in shape])) > MAX_VOXELS:
+        sizes = " x ".join(str(n) for n in shape)
+        raise CaseError(
+            f"{name}: {sizes} voxels of {shown} mm (z, y, x) are larger than a patient ({extent:.0f} mm); "
+            "correct the spacing in the header."
+        )
+
+
+def _skew(direction: NDArray, name: str) -> tuple[str, ...]:
+    """A finding where axes are not at right angles; refuses axes that collapse."""
+    skew = float(np.abs(direction.T @ direction - np.eye(3)).max())
+    if skew > MAX_SKEW:
+        raise CaseError(f"{name}: two image axes are nearly parallel (cosine {skew:.2f}); correct the directions.")
+    if skew <= SLIGHT_SKEW:
+        return ()
+    return (f"axes are {np.degrees(np.arcsin(skew)):.2f} degrees from a right angle: resampled, not sheared",)
+
+
+def to_int16(raster: Raster) -> Raster:
+    """The raster with values rounded to int16, slab by slab; what is not finite becomes −1024, the rest is clipped."""
+    array = raster.array
+    if array.dtype == np.int16:
+        return replace(raster, array=np.ascontiguousarray(array))
+    out = np.empty(array.shape, np.int16)
+    holes = clipped = 0
+    for z in range(len(array)):
+        plane = array[z]
+        if plane.dtype.kind == "f":
+            bad = ~np.isfinite(plane)
+            holes += int(bad.sum())
+            plane = np.rint(np.where(bad, -1024, plane))
+        clipped += int(((plane < INT16.min) | (plane > INT16.max)).sum())
+        out[z] = np.clip(plane, INT16.min, INT16.max)
+    notes = [f"{holes} voxels were not finite and became -1024 HU"] if holes else []
+    notes += [f"{clipped} voxels lay outside int16 and were clipped"] if clipped else []
+    return replace(raster, array=out, findings=(*raster.findings, *notes))

@@ -1,0 +1,52 @@
+"""A directory tree as a source sees it: image files, DICOM headers, and files that only claim to be one.
+
+Hidden files, AppleDouble twins (`._x`) and `__MACOSX` are skipped; tables, texts and pictures are no images. A file of
+any other name is DICOM if it begins like one.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preprocessing.dicom_header import DicomHeader, read_header
+from preprocessing.sources.naming import IMAGE_SUFFIXES
+
+SKIPPED_FOLDERS = {"__MACOSX"}
+DICOM_SUFFIXES = (".dcm", ".ima")
+NO_IMAGES = {
+    *(".txt", ".md", ".rst", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".log", ".html", ".pdf", ".xlsx"),
+    *(".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".svg", ".py", ".sh", ".m", ".mat", ".npz", ".npy"),
+    *(".raw", ".zraw", ".bval", ".bvec", ".zip", ".tar", ".gz", ".7z", ".h5", ".fcsv", ".vtk", ".stl"),
+}
+
+
+@dataclass
+class Tree:
+    """What lies under a root: image files by folder, DICOM headers, files named DICOM that are not."""
+
+    images: dict[Path, list[Path]] = field(default_factory=dict)
+    dicom: list[DicomHeader] = field(default_factory=list)
+    broken: list[Path] = field(default_factory=list)
+
+
+def scan(root: Path) -> Tree:
+    """Walks the tree once, in a stable order; of DICOM files only the header is read."""
+    tree = Tree()
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(n for n in subfolders if not n.startswith(".") and n not in SKIPPED_FOLDERS)
+        for name in sorted(names):
+            if not name.startswith("."):
+                _place(Path(folder) / name, tree)
+    return tree
+
+
+def _place(path: Path, tree: Tree) -> None:
+    lower = path.name.lower()
+    if lower.endswith(IMAGE_SUFFIXES):
+        tree.images.setdefault(path.parent, []).append(path)
+    elif path.suffix.lower() in NO_IMAGES or not path.is_file():
+        return
+    elif (header := read_header(path)) is not None:
+        tree.dicom.append(header)
+    elif lower.endswith(DICOM_SUFFIXES):
+        tree.broken.append(path)
