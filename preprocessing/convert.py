@@ -24,7 +24,7 @@ from preprocessing.decode import read_volume
 from preprocessing.duplicates import signature
 from preprocessing.layout import Pyramid
 from preprocessing.manifest import ManifestRow
-from preprocessing.origins import stored_origin
+from preprocessing.origins import source_root, stored_origin
 from preprocessing.preview import preview, preview_key
 from preprocessing.pyramid import downsample2, downsample2_labels, resize_cube
 from preprocessing.quality import audit
@@ -203,20 +203,20 @@ def _sealed_row(case: Case, source: Source, lake: Lake, key: str, seal: str) -> 
 
 def quarantined_row(case: Case, lake: Lake, source: Source, reason: str) -> ManifestRow:
     """The row of a case that was refused; where the files lie on this machine is no part of the reason."""
-    for folder in (lake.url, getattr(source, "root", None)):
+    for folder in (lake.url, source_root(source)):
         reason = reason.replace(f"{folder}/", "") if folder else reason
     return _row(case, source, lake).replace(status="quarantined", reason=reason, anatomy="none", lesion=False)
 
 
 def _row(case: Case, source: Source, lake: Lake) -> ManifestRow:
-    root = getattr(source, "root", None)
+    root = source_root(source)
     return ManifestRow(
         source=case.source,
         case=case.id,
         patient=case.patient,
         status="quarantined",
         licence=case.licence,
-        origin=tuple(stored_origin(path, lake, Path(root) if root else None) for path in case.origin),
+        origin=tuple(stored_origin(path, lake, root) for path in case.origin),
         version=case.version,
     )
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from infra.cluster import fan_out, open_cluster
@@ -21,7 +20,7 @@ from infra.settings import Settings, load_settings
 from preprocessing.case import Case
 from preprocessing.convert import UNEXPECTED, convert_case, quarantined_row
 from preprocessing.manifest import Manifest, ManifestRow, commit, read_manifest
-from preprocessing.origins import remember_root
+from preprocessing.origins import remember_root, source_root
 from preprocessing.preview import contact_sheet, preview_key, sheet_key
 from preprocessing.recipe import Recipe
 from preprocessing.sources.base import Source
@@ -90,8 +89,8 @@ def ingest(
         workers = _Workers(stack, settings)
         for source in sources:
             rows, done = _ingest_source(lake, recipe, source, known, workers, on_progress)
-            if root := getattr(source, "root", None):
-                remember_root(Path(root), settings)
+            if root := source_root(source):
+                remember_root(root, settings)
             commit(lake, recipe, {source.info.name: rows})
             counts.append(done)
             if done.converted:

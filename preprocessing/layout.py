@@ -57,7 +57,13 @@ def level_geometry(geometry: Geometry, level: int, shape: Shape) -> Geometry:
 
 
 def multiscale(name: str, geometry: Geometry, shapes: Sequence[Shape]) -> dict[str, Any]:
-    """One entry of OME-Zarr's `multiscales` for levels of these shapes, finest first."""
+    """One entry of OME-Zarr's `multiscales` for levels of these shapes, finest first.
+
+    Raises:
+        ValueError: the geometry is not axis-aligned LPS, which OME-Zarr 0.5 cannot say.
+    """
+    if not geometry.is_axis_aligned:
+        raise ValueError(f"only axis-aligned volumes are stored, not {geometry.direction}")
     levels = [level_geometry(geometry, level, shape) for level, shape in enumerate(shapes)]
     return {
         "name": name,

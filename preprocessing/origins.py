@@ -10,10 +10,16 @@ from pathlib import Path, PurePath
 
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
-from infra.settings import Settings
+from infra.settings import Settings, absolute_url
 
 IN_LAKE = "lake:"
 ROOT_ID = re.compile(r"([0-9a-f]{12}):(.*)", re.DOTALL)
+
+
+def source_root(source: object) -> Path | None:
+    """The folder that a source reads in place: its `path`, absolute; None for one that fetches."""
+    path = getattr(source, "path", None)
+    return Path(absolute_url(str(path))) if path else None
 
 
 def root_id(root: Path) -> str:
