@@ -93,7 +93,7 @@ class Manifest:
             if value is not None:
                 rows = rows[rows[column] == value]
         if region is not None:
-            rows = rows[[region in regions for regions in rows["regions"]]]
+            rows = rows[[region in regions for regions in rows["regions"]]] if len(rows) else rows
         return rows.reset_index(drop=True)
 
     def by_case(self) -> dict[tuple[str, str], ManifestRow]:
