@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.config import Config
+from preprocessing.case import RegionName
 
 
 class ModelConfig(Config):
@@ -34,7 +35,8 @@ class TrainConfig(Config):
     warmup: int = Field(1000, ge=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="bf16 falls back to fp32 where it is emulated")
+    regions: tuple[RegionName, ...] = Field((), description="regions to learn; none named = those that the data show")
     levels: tuple[float, float, float] = Field((1 / 3, 1 / 3, 1 / 3), description="shares of image, wide, patch")
     foreground: float = Field(0.9, description="share of crops centred on a body voxel")
     unknown_anatomy: float = Field(0.15, description="probability that the whole map becomes 119")

@@ -4,8 +4,6 @@ Both are called network(x_B1ZYX, t_B, conditions, control_BCZYX=None) -> eps_B1Z
 and answer in float32.
 """
 
-from typing import Self
-
 import torch
 from monai.networks.nets.controlnet import ControlNet
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
@@ -45,13 +43,14 @@ class ControlledNetwork(nn.Module):
     """A locked base and a trainable copy of its encoder that also sees a control volume.
 
     The copy starts with the base's weights and joins through zero convolutions, so that an untrained ControlledNetwork
-    answers exactly as its base. It gets the base's condition channels too, through the base's (locked) encoder.
+    answers exactly as its base. It gets the base's condition channels too, through the base's encoder. `locked=False`
+    trains the base as well (the comparison "from scratch").
     """
 
-    def __init__(self, base: DiffusionNetwork, control_channels: int = 1) -> None:
+    def __init__(self, base: DiffusionNetwork, control_channels: int = 1, locked: bool = True) -> None:
         super().__init__()
         self.config = base.config
-        self.base = base.requires_grad_(False)
+        self.base = base.requires_grad_(not locked)
         self.control = ControlNet(
             conditioning_embedding_in_channels=control_channels,
             conditioning_embedding_num_channels=(16,),  # one entry: no stride, pixel space
@@ -59,12 +58,6 @@ class ControlledNetwork(nn.Module):
         )
         copied = self.control.state_dict().keys() & base.unet.state_dict().keys()
         self.control.load_state_dict({key: base.unet.state_dict()[key] for key in copied}, strict=False)
-
-    def train(self, mode: bool = True) -> Self:
-        """Train mode for the copy only; the base stays in eval mode."""
-        super().train(mode)
-        self.base.eval()
-        return self
 
     def forward(self, x_B1ZYX: Tensor, t_B: Tensor, conditions: Conditions, control: Tensor | None = None) -> Tensor:
         """ε̂ (B, 1, Z, Y, X) given a control (B, C, Z, Y, X) on the grid of x.
