@@ -175,9 +175,9 @@ def _paint_gas(canvas: Canvas, field: Field, rng: np.random.Generator, air: floa
     """Gas bubbles along a gut, by a wave over the body axes."""
     if not field.mm.size:
         return
-    z, _, x = canvas.at(field.box)
+    z, _, x = (grid.astype(np.float64) for grid in canvas.at(field.box))
     wave = np.sin(z / 13 + rng.uniform(0, 6)) + np.sin(x / 11 + rng.uniform(0, 6))
-    canvas.paint(field.clip((np.float32(0.5) - wave) * 8), ((3.5, air),))
+    canvas.paint(field.clip(((0.5 - wave) * 8).astype(np.float32)), ((3.5, air),))
 
 
 def _haustra(path: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -95,7 +95,7 @@ def paint_lungs(canvas: Canvas, scan: Scan) -> None:
     canvas.paint(Field(box, np.maximum(cavity, sheet)), ((0, scan.hu["muscle"]),))
     middle = np.interp(np.arange(230, 620), (230, 400, 480, 540, 600), (30, 30, 26, 17, 12)).astype(np.float32)
     gap = np.take(middle, np.clip(z[:, :, :1] - 230, 0, 389).astype(np.int16))
-    gap = gap * (np.float32(0.55) + np.float32(0.45) * np.exp(-(((y - 22) / 38) ** 2)))
+    gap = gap * (0.55 + 0.45 / (1 + ((y - 22) * np.float32(1 / 32)) ** 4))
     lung = np.maximum(np.maximum(cavity + 1, dome - z), gap - np.abs(x))
     canvas.organs["lung"] = Field(box, lung)
     canvas.paint(Field(box, lung), ((0, scan.hu["lung"]),), "body")

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 from scipy.sparse import csr_array
 
 WATER_PER_MM = 0.0193
@@ -25,16 +26,16 @@ def projection_noise(
     """
     nz, rows, columns = hu_ZYX.shape
     angles = _num_angles(rows)
-    line_TAZ = _line_integrals(hu_ZYX, pixel_mm, angles)
-    photons = _photons(line_TAZ, pixel_mm, noise_hu, angles)
-    back, ramp = _back_projection(rows, columns, angles), _ramp(_num_bins(rows, columns))
+    line_ATZ = _line_integrals(hu_ZYX, pixel_mm, angles)
+    photons = _photons(line_ATZ, pixel_mm, noise_hu, angles)
+    back = _back_projection(rows, columns, angles)
     noise = np.empty((nz, rows, columns), np.float32)
     scale = np.float32(np.pi / angles / pixel_mm * 1000 / WATER_PER_MM)
     for first in range(0, nz, _SLAB):
-        clean = line_TAZ[..., first : first + _SLAB]
+        clean = line_ATZ[..., first : first + _SLAB].astype(np.float64)
         counts = rng.poisson(photons * np.exp(-clean))
-        error = -np.log(np.maximum(counts, 1) / photons).astype(np.float32) - clean
-        filtered = np.matmul(ramp, error).reshape(-1, error.shape[-1])
+        error = (-np.log(np.maximum(counts, 1) / photons) - clean).astype(np.float32)
+        filtered = _filtered(error).reshape(-1, error.shape[-1])
         noise[first : first + _SLAB] = (back @ filtered).T.reshape(-1, rows, columns) * scale
     return noise
 
@@ -108,9 +109,20 @@ def _kernel(bins: int) -> NDArray[np.float64]:
     return np.fft.fftshift(np.fft.ifft(response).real)[size // 2 - bins : size // 2 + bins + 1]
 
 
+def _filtered(sinogram_ATZ: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sinogram under the ramp filter; a Fourier transform, whose result no number of threads changes."""
+    bins = sinogram_ATZ.shape[1]
+    response = _response(bins)
+    size = 2 * (len(response) - 1)
+    spectrum = fft.rfft(sinogram_ATZ, size, axis=1) * response[:, None]
+    return fft.irfft(spectrum, size, axis=1)[:, :bins]
+
+
 @lru_cache(maxsize=4)
-def _ramp(bins: int) -> NDArray[np.float32]:
-    """The filter as a matrix over bins."""
+def _response(bins: int) -> NDArray[np.float32]:
+    size = fft.next_fast_len(2 * bins, real=True)
+    size += size % 2
     kernel = _kernel(bins)
-    index = np.arange(bins)
-    return kernel[index[:, None] - index[None] + bins].astype(np.float32)
+    circular = np.zeros(size)
+    circular[:bins], circular[size - bins + 1 :] = kernel[bins : 2 * bins], kernel[1:bins]
+    return fft.rfft(circular).real.astype(np.float32)

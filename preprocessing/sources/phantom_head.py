@@ -44,10 +44,9 @@ def paint_brain(canvas: Canvas, scan: Scan) -> None:
     canvas.paint(space, ((-1, hu["csf"] + 4),), "brain")
     if not space.mm.size:
         return
-    z, y, x = canvas.at(space.box)
+    z, y, x = (grid.astype(np.float64) for grid in canvas.at(space.box))
     folds = np.sin(x / 5.2 + np.sin(z / 7)) * np.sin(y / 5.6 + np.sin(x / 8)) * np.sin(z / 5.4 + np.sin(y / 9))
-    cortex = space.mm + 3 + np.clip(folds * 5, 0, 5)
-    cortex = np.maximum(cortex, np.float32(1.5) - np.abs(x))
+    cortex = np.maximum(space.mm + 3 + np.clip(folds * 5, 0, 5), 1.5 - np.abs(x)).astype(np.float32)
     canvas.paint(Field(space.box, cortex), ((0, hu["brain"] + 5), (4, hu["brain"] - 5)))
     for side in (1, -1):
         horn = [(790, -28, side * 13, 5), (798, 0, side * 12, 6), (790, 32, side * 18, 7), (772, 22, side * 28, 5)]

@@ -43,8 +43,8 @@ def _lump(canvas: Canvas, centre: NDArray, radius: float, rng: np.random.Generat
     field = ellipsoid(canvas, centre, radius * rng.uniform(0.85, 1.2, 3))
     mm = field.mm
     for grid, middle in zip(canvas.at(field.box), centre, strict=True):
-        lobes = np.sin((grid - np.float32(middle)) * np.float32(rng.uniform(3, 6) / radius) + rng.uniform(0, 6))
-        mm = mm + np.float32(0.07 * radius) * lobes
+        lobes = np.sin((grid - middle) * (rng.uniform(3, 6) / radius) + rng.uniform(0, 6))
+        mm = mm + (0.07 * radius * lobes).astype(np.float32)
     return Field(field.box, mm)
 
 

@@ -77,3 +77,15 @@ def test_projection_agrees_with_scikit_image():
     radius = np.hypot(*np.meshgrid(np.fft.fftfreq(64), np.fft.fftfreq(64)))
     bands = [[s[(radius >= a) & (radius < a + 0.1)].mean() / s.mean() for a in (0.0, 0.1, 0.2, 0.3)] for s in spectra]
     np.testing.assert_allclose(bands[0], bands[1], rtol=0.5)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    from threadpoolctl import threadpool_limits
+
+    volume = np.random.default_rng(0).normal(0, 10, (8, 128, 176)).astype(np.float32)
+    volume[:, :20] = -1000
+    images = []
+    for threads in (1, 4):
+        with threadpool_limits(threads):
+            images.append(projection_noise(volume, 2.4, 12.0, np.random.default_rng(0)))
+    np.testing.assert_array_equal(*images)
