@@ -19,6 +19,7 @@ from preprocessing.store import StoredCase
 Level = Literal["image", "wide", "patch"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 AIR_HU = -1024
+LABELS = ("anatomy", "lesion")
 Triple = tuple[int, int, int]
 
 
@@ -79,7 +80,7 @@ def place_crop(stored: StoredCase, extent: RegionExtent, level: Level, patch: in
 def read_crop(
     stored: StoredCase, extent: RegionExtent, crop: Crop, name: str, patch: int, from_pyramid: bool = True
 ) -> NDArray:
-    """The array (patch³) of `image` (HU), `anatomy` or `lesion` that a crop sees.
+    """The array (patch³) of `image` (HU), `anatomy` or `lesion` that a crop sees; patches also of a companion (HU).
 
     Without `from_pyramid` level 0 is read and resized here; the two agree within rounding.
     """
@@ -87,7 +88,7 @@ def read_crop(
         return _read_region(stored, extent, name, patch, from_pyramid)
     if crop.level == "wide" and (not from_pyramid or stored.num_levels < 2):
         box, before = _read_inside(stored, crop, name, 2 * patch, 0)
-        half = downsample2(box) if name == "image" else downsample2_labels(box)
+        half = downsample2_labels(box) if name in LABELS else downsample2(box)
         return _padded(half, before // 2, name, patch)
     return _padded(*_read_inside(stored, crop, name, patch, 1 if crop.level == "wide" else 0), name, patch)
 
@@ -105,7 +106,7 @@ def _read_inside(stored: StoredCase, crop: Crop, name: str, edge: int, level: in
 
 def _padded(box: NDArray, before: NDArray[np.intp], name: str, edge: int) -> NDArray:
     around = [(int(b), int(edge - b - n)) for b, n in zip(before, box.shape, strict=True)]
-    return np.pad(box, around, constant_values=AIR_HU if name == "image" else 0)
+    return np.pad(box, around, constant_values=0 if name in LABELS else AIR_HU)
 
 
 def _read_region(stored: StoredCase, extent: RegionExtent, name: str, patch: int, from_pyramid: bool) -> NDArray:
@@ -120,7 +121,7 @@ def _read_region(stored: StoredCase, extent: RegionExtent, name: str, patch: int
     low, high = extent.z_start // 2**level, -(-extent.z_stop // 2**level)
     _, height, width = stored.geometry(level).shape
     box = stored.read(name, level, (low, 0, 0), (high - low, height, width))
-    return resize_cube(box, patch, labels=name != "image")
+    return resize_cube(box, patch, labels=name in LABELS)
 
 
 def _triple(values: ArrayLike) -> Triple:

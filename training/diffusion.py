@@ -38,7 +38,8 @@ class Schedule:
         """√ᾱ_t and √(1 − ᾱ_t) as float32 on the device of `like`, shaped to multiply it (B or 1 first, then ones)."""
         index = torch.as_tensor(t).reshape(-1).cpu()
         shape = (-1, *[1] * (like.ndim - 1))
-        return tuple(table[index].float().to(like.device).reshape(shape) for table in (self._signal_T, self._noise_T))
+        signal, noise = self._signal_T[index].float(), self._noise_T[index].float()
+        return signal.to(like.device).reshape(shape), noise.to(like.device).reshape(shape)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Time) -> Tensor:
         """x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, float32, in the shape of x0 (B first)."""

@@ -31,9 +31,9 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
 def place(network: Network, device: torch.device, precision: Precision = "bf16") -> Network:
     """The network on a device, in the memory order that is fastest there (fp32 on a CPU: channels last)."""
-    channels_last = device.type == "cpu" and effective_precision(precision, device) == "fp32"
-    order = torch.channels_last_3d if channels_last else torch.preserve_format
-    return network.to(device=device, memory_format=order)
+    if device.type == "cpu" and effective_precision(precision, device) == "fp32":
+        return network.to(memory_format=torch.channels_last_3d)  # ty: ignore[no-matching-overload]
+    return network.to(device)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
