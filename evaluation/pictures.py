@@ -1,0 +1,151 @@
+"""Pictures a person can judge: three planes of each panel, in a window or on a scale of its own, as PNG.
+
+Volumes are z,y,x in LPS with z upwards. Planes are shown the radiological way: head up, the patient's right on the
+image's left, in the axial and coronal planes; face to the left in the sagittal plane.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from evaluation.tasks.context import Panel, Picture
+
+PLANES = ("axial", "coronal", "sagittal")
+SIGNED, UNSIGNED, GREY, LABELS = "berlin", "magma", "gray", "labels"
+INCH = 1.7
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a panel's shades mean: its colour map from `low` to `high`."""
+
+    low: float
+    high: float
+    colours: str
+
+    @property
+    def ticks(self) -> tuple[str, ...]:
+        """Labels of the ends and the middle; none for a label map."""
+        if self.colours == LABELS:
+            return ()
+        middle = (self.low + self.high) / 2
+        return _tick(self.low), _tick(middle), _tick(self.high)
+
+    @property
+    def gradient(self) -> str:
+        """The colour map as CSS colour stops; "" for a label map."""
+        if self.colours == LABELS:
+            return ""
+        shades = matplotlib.colormaps[self.colours](np.linspace(0, 1, 9), bytes=True)[:, :3]
+        return ", ".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in shades)
+
+    def paint(self, image: NDArray) -> NDArray[np.uint8]:
+        """An image as RGB, (…, 3) uint8; values beyond the ends take the ends' colour, NaN is black."""
+        if self.colours == LABELS:
+            return label_colours()[np.asarray(image, np.intp)]
+        share = np.nan_to_num((np.asarray(image, np.float32) - self.low) / (self.high - self.low))
+        return matplotlib.colormaps[self.colours](np.clip(share, 0, 1), bytes=True)[..., :3]
+
+
+def _tick(value: float) -> str:
+    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return text.replace("-", "−")
+
+
+def scale_of(panel: "Panel") -> Scale:
+    """Grey over a window; colour over a window centred on 0 (a difference) or, without one, over the panel's range.
+
+    Whole numbers between 0 and 255 are label ids.
+    """
+    if panel.window is not None:
+        return Scale(panel.window.low_hu, panel.window.high_hu, GREY if panel.window.level_hu else SIGNED)
+    values = np.nan_to_num(np.asarray(panel.image, np.float32))
+    if values.min() >= 0 and 1 < values.max() < 256 and np.array_equal(values, np.round(values)):
+        return Scale(0, 255, LABELS)
+    reach = nice(float(np.percentile(np.abs(values), 99.5)) or float(np.max(np.abs(values))))
+    return Scale(-reach, reach, SIGNED) if values.min() < 0 else Scale(0.0, reach, UNSIGNED)
+
+
+@cache
+def label_colours() -> NDArray[np.uint8]:
+    """256 colours for label ids, (256, 3): neighbours in id differ in hue, 0 is black."""
+    ids = np.arange(256)
+    shades = np.stack([ids * 0.618034 % 1, 0.35 + 0.3 * (ids % 3) / 2, 0.55 + 0.4 * (ids % 4) / 3], axis=-1)
+    colours = np.round(hsv_to_rgb(shades) * 255).astype(np.uint8)
+    colours[0] = 0
+    return colours
+
+
+def nice(value: float) -> float:
+    """The next 1, 2 or 5 times a power of ten at or above a positive value; 1 for 0 or NaN."""
+    if not math.isfinite(value) or value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def plane(volume_ZYX: NDArray, name: str, centre_zyx: Sequence[int] | None = None) -> NDArray:
+    """One plane through the centre, ready to show: row 0 on top, column 0 on the left."""
+    z, y, x = centre_zyx or tuple(size // 2 for size in volume_ZYX.shape)
+    if name == "axial":
+        return volume_ZYX[z]
+    return volume_ZYX[::-1, y, :] if name == "coronal" else volume_ZYX[::-1, :, x]
+
+
+def panel_pngs(panel: "Panel", centre_zyx: Sequence[int] | None = None) -> list[tuple[str, bytes]]:
+    """The three planes of a panel as PNG, one pixel per voxel: pairs of plane and bytes."""
+    scale, image = scale_of(panel), np.asarray(panel.image)
+    return [(name, png(scale.paint(plane(image, name, centre_zyx)))) for name in PLANES]
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """An RGB image as PNG; equal images give equal bytes."""
+    buffer = io.BytesIO()
+    imsave(buffer, np.ascontiguousarray(image), format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def strip(picture: "Picture") -> NDArray[np.uint8]:
+    """The whole picture as one RGB image: planes as rows, panels as columns, captions above, scales below."""
+    heights = [np.asarray(plane(np.asarray(picture.panels[0].image), name)).shape for name in PLANES]
+    ratios = [height / width for height, width in heights]
+    columns = max(len(picture.panels), 1)
+    figure = Figure(figsize=(columns * INCH, sum(ratios) * INCH + 0.95), dpi=120, facecolor="black")
+    canvas = FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(4, columns, height_ratios=[*ratios, 0.06], wspace=0.03, hspace=0.04,
+                               left=0.01, right=0.99, top=1 - 0.55 / figure.get_figheight(),
+                               bottom=0.28 / figure.get_figheight())  # fmt: skip
+    figure.suptitle(picture.title, color="white", fontsize=9, y=1 - 0.07 / figure.get_figheight(), va="top")
+    for column, panel in enumerate(picture.panels):
+        _draw_panel(figure, grid, column, panel, picture.centre_zyx)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw_panel(figure: Figure, grid, column: int, panel: "Panel", centre: Sequence[int] | None) -> None:  # noqa: ANN001
+    scale = scale_of(panel)
+    for row, name in enumerate(PLANES):
+        axes = figure.add_subplot(grid[row, column])
+        axes.imshow(scale.paint(plane(np.asarray(panel.image), name, centre)), interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        if row == 0:
+            axes.set_title(panel.caption, color="white", fontsize=7, pad=3)
+    if not scale.ticks:
+        return
+    bar = figure.add_subplot(grid[3, column])
+    bar.imshow(scale.paint(np.linspace(scale.low, scale.high, 128)[None]), aspect="auto", extent=(0, 1, 0, 1))
+    bar.set_xticks([0.06, 0.5, 0.94], scale.ticks, color="white", fontsize=5)
+    bar.set_yticks([])
+    bar.tick_params(length=0, pad=2)

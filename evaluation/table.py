@@ -1,0 +1,117 @@
+"""The tidy table: one row per measurement, and its aggregate with intervals by patient.
+
+A row that could not be measured has no value but a reason; no row is dropped. Rows come out in one order whatever the
+order of measuring, so two equal sweeps give equal tables.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from evaluation.config import TASKS
+
+COLUMNS = ("checkpoint", "task", "dataset", "region", "setting", "method", "seed", "case", "patient", "metric", "unit",
+           "value", "reason")  # fmt: skip
+GROUP = ("checkpoint", "task", "dataset", "region", "setting", "method", "metric", "unit")
+RESAMPLES = 2000
+
+_ORDER = ("task", "region", "setting", "metric", "unit", "method", "seed", "case", "checkpoint", "dataset", "reason")
+
+
+def validate(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as the tidy table: every column, one type each, sorted.
+
+    Args:
+        rows: mappings with keys of COLUMNS; left-out text is "", a left-out seed 0, a left-out value NaN.
+
+    Raises:
+        ValueError: a row has an unknown column, no task or metric, or neither a finite value nor a reason.
+    """
+    records = [_record(row) for row in rows]
+    frame = pd.DataFrame(records, columns=list(COLUMNS)).astype({"seed": "int64", "value": "float64"})
+    ordered = frame.sort_values(list(_ORDER), key=lambda column: column.map(_rank) if column.name == "task" else column)
+    return ordered.reset_index(drop=True)
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := set(row) - set(COLUMNS):
+        raise ValueError(f"row {dict(row)} has unknown columns {sorted(unknown)}")
+    text = {name: str(row.get(name) or "") for name in COLUMNS if name not in {"seed", "value"}}
+    value = row.get("value")
+    number = math.nan if value is None else float(value)
+    if not text["task"] or not (text["metric"] or text["reason"]):
+        raise ValueError(f"row {dict(row)} lacks its task or its metric")
+    if not math.isfinite(number):
+        text["reason"] = text["reason"] or _why_not(number, value)
+        number = math.nan
+    return {**text, "seed": int(row.get("seed") or 0), "value": number}
+
+
+def _why_not(number: float, value: Any) -> str:
+    if value is None:
+        raise ValueError("a row without a value needs a reason")
+    return "the metric is not a number here" if math.isnan(number) else "the metric is infinite here"
+
+
+def _rank(task: str) -> str:
+    return f"{TASKS.index(task)}" if task in TASKS else f"9{task}"
+
+
+def aggregate(table: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Mean over patients with a 95 % percentile-bootstrap interval by patient.
+
+    Cases and seeds of one patient are averaged first, so a patient counts once however many CTs there are. A
+    measurement of a whole set (no patient) keeps its value and has no interval; nor has a single patient.
+
+    Returns:
+        One row per GROUP: mean, low, high, cases, patients, failed (rows without a value) and the first reason.
+    """
+    groups = table.groupby(list(GROUP), sort=False, dropna=False)
+    rows = [
+        {**dict(zip(GROUP, key, strict=True)), **_summary(group, resamples)}
+        for key, group in groups  # pyright: ignore[reportArgumentType]
+    ]
+    columns = [*GROUP, "mean", "low", "high", "cases", "patients", "failed", "reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _summary(group: pd.DataFrame, resamples: int) -> dict[str, Any]:
+    measured = group[group["value"].notna()]
+    failed = group[group["value"].isna()]
+    by_patient = measured[measured["patient"] != ""].groupby("patient")["value"].mean().to_numpy(np.float64)
+    low, high = bootstrap(by_patient, resamples)
+    return {
+        "mean": float(by_patient.mean()) if len(by_patient) else float(measured["value"].mean()),
+        "low": low,
+        "high": high,
+        "cases": int(measured.loc[measured["case"] != "", "case"].nunique()),
+        "patients": len(by_patient),
+        "failed": len(failed),
+        "reason": str(failed["reason"].iloc[0]) if len(failed) else "",
+    }
+
+
+def bootstrap(values: NDArray[np.float64], resamples: int = RESAMPLES) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile of the mean of resampled values; NaN for fewer than two. Always the same seed."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def to_parquet(table: pd.DataFrame) -> bytes:
+    """The table as Parquet: equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes) -> pd.DataFrame:
+    """The table that `to_parquet` wrote."""
+    return pd.read_parquet(io.BytesIO(data))

@@ -1,0 +1,113 @@
+"""The report in a real browser: complete, quiet, offline, and fit for a phone."""
+
+import os
+import shutil
+
+import pytest
+from report_example import example, pictures
+
+from evaluation.report import render
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        message = "no Chromium found; install it to run this test (Debian: apt-get install chromium)"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render(example(pictures=pictures(4))))
+    return path.as_uri()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the report at a width and scheme; complains and requests are collected on the page object."""
+    pages = []
+
+    def opened(width, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+        page.complaints, page.requests = [], []
+        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(address, wait_until="load")
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
+def test_the_report_opens_without_a_complaint_and_asks_no_one_for_anything(open_page, address):
+    page = open_page(1200)
+    assert page.complaints == []
+    assert [url for url in page.requests if url != address and not url.startswith("data:")] == []
+
+
+def test_every_picture_is_loaded_and_the_table_is_seen(open_page):
+    page = open_page(1200)
+    loaded = page.eval_on_selector_all("img", "images => images.map(i => i.complete && i.naturalWidth > 0)")
+    assert len(loaded) == 4 * 15
+    assert all(loaded)
+    cell = page.locator("#denoising .places td", has_text="31.20").first
+    assert cell.is_visible()
+    assert "[31.08, 31.32]" in cell.inner_text()
+    assert page.locator("#denoising .film img").first.bounding_box()["width"] > 100
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone_but_what_scrolls_by_itself(open_page, scheme):
+    page = open_page(390, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("document.body.scrollWidth") <= 390
+    panels = page.locator("#denoising .panels").first
+    assert panels.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert panels.locator("img").first.bounding_box()["width"] > 130
+
+
+def test_light_and_dark_differ_and_both_can_be_read(open_page):
+    def contrast(scheme):
+        page = open_page(800, scheme)
+        style = "getComputedStyle(document.body)"
+        return [luminance(page.evaluate(f"{style}.{name}")) for name in ("color", "backgroundColor")]
+
+    def luminance(css):
+        channels = [int(part) / 255 for part in css[css.index("(") + 1 : -1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    for scheme, sign in (("light", -1), ("dark", 1)):
+        ink, paper = contrast(scheme)
+        assert sign * (ink - paper) > 0
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7
+
+
+def test_folded_parts_open(open_page):
+    page = open_page(1200)
+    page.get_by_text("1 more picture").click()
+    assert page.locator("details.more .film").first.is_visible()
+    page.get_by_text("Every case").click()
+    assert page.locator("#denoising details table").last.is_visible()
+    assert page.locator("#denoising details tbody tr").count() == 15
