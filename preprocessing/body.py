@@ -13,7 +13,9 @@ from preprocessing.anatomy import BACKGROUND, BODY, UNKNOWN
 from preprocessing.case import AnatomyKind
 
 COARSE_MM = 4.0
-AIR_HU = -930  # open air lies below it on average, lung cut by the border of the field of view above
+OPEN_AIR_HU = -960  # air lies below it on average
+AIR_HU = -930  # doubtful air, too; lung cut by the border of the field of view lies above
+CLOSED_SHARE = 0.1
 SMALLEST_SHARE = 0.05  # of the largest piece: legs and arms stay, a piece of the table goes
 IN_PLANE = np.zeros((3, 3, 3), bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
@@ -48,15 +50,29 @@ def coarse_body(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
 
 
 def _outside_air(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
-    """Air that is connected, within its axial slice, to the slice's border."""
-    air = hu < threshold_hu
-    pieces, count = ndimage.label(air, structure=IN_PLANE)
+    """Air that is connected, within its axial slice, to the slice's border.
+
+    Air of doubtful HU (foam, scatter, a lung cut by the field of view) is decided once for all slices it runs through:
+    it is lung where it is dense, or closed in by the body in other slices.
+    """
+    pieces, count = ndimage.label(hu < threshold_hu, structure=IN_PLANE)
     border = np.zeros(count + 1, bool)
     for edge in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
         border[edge.ravel()] = True
     border[0] = False
-    means = ndimage.mean(np.maximum(hu, -1024), pieces, np.arange(count + 1))
-    return (border & (means < AIR_HU))[pieces]
+    open_air = (border & (_piece_means(hu, pieces, count) < OPEN_AIR_HU))[pieces]
+    doubtful, number = ndimage.label((pieces > 0) & ~open_air)
+    closed = _piece_means(~border[pieces], doubtful, number) > CLOSED_SHARE
+    foam = ~closed & (_piece_means(hu, doubtful, number) < AIR_HU)
+    foam[0] = False
+    return open_air | (foam[doubtful] & border[pieces])
+
+
+def _piece_means(hu: NDArray, pieces: NDArray, count: int) -> NDArray[np.float64]:
+    """Mean of every piece, padding counted as air; index 0 is what belongs to none."""
+    flat = pieces.ravel()
+    total = np.bincount(flat, np.maximum(hu, -1024).ravel(), count + 1)
+    return total / np.maximum(np.bincount(flat, minlength=count + 1), 1)
 
 
 def block_mean(image: NDArray, factor: int) -> NDArray[np.float32]:

@@ -56,6 +56,9 @@ def contact_sheet(title: str, previews: Sequence[tuple[str, bytes]]) -> bytes:
     shown = previews[:SHEET_CASES]
     rows = -(-len(shown) // SHEET_COLUMNS)
     figure = Figure(figsize=(4 * SHEET_COLUMNS, 1.7 * rows + 0.5), dpi=60, facecolor="black")
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.6 / (1.7 * rows + 0.5), wspace=0.03, hspace=0.2
+    )
     figure.suptitle(f"{title}: {len(shown)} of {len(previews)} cases", color="white")
     for number, (name, data) in enumerate(shown):
         axes = figure.add_subplot(rows, SHEET_COLUMNS, number + 1)

@@ -1,8 +1,11 @@
 """Small made-up volumes, cases and sources that several tests of the store share."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
+import SimpleITK
 
 from infra.lake import Lake
 from preprocessing.case import Case, CaseError
@@ -72,25 +75,41 @@ def made_record(**changes) -> CaseRecord:
     return CaseRecord.model_validate(values | changes)
 
 
-class MadeSource:
-    """A source of made-up cases in files of NumPy arrays; its reader is `read_made`."""
+def write_image(path: Path, array: np.ndarray) -> None:
+    """An image file on the samples' grid, written by ITK."""
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing(GEOMETRY.spacing_mm[::-1])
+    image.SetOrigin(GEOMETRY.origin_mm[::-1])
+    SimpleITK.WriteImage(image, str(path))
 
-    def __init__(self, folder: Path, patients: int = 4, name: str = "made") -> None:
+
+class MadeSource:
+    """A source of made-up cases in NRRD files; it reads them in place, as a folder does."""
+
+    def __init__(self, path: Path, patients: int = 3, name: str = "made") -> None:
         self.info = SourceInfo(name=name, title="made up")
-        self.folder = folder
+        self.path = path
         self.patients = patients
+        self.changes: dict[int, dict] = {}
 
     def cases(self) -> list[Case]:
         return [self.case(n) for n in range(self.patients)]
 
-    def case(self, number: int, **changes) -> Case:
-        path = self.folder / f"{self.info.name}-{number}.npy"
+    def case(self, number: int) -> Case:
+        path = self.path / f"{self.info.name}-{number}.nrrd"
         if not path.exists():
-            np.save(path, made_image(number))
+            write_image(path, made_image(number))
         values = {"source": self.info.name, "id": f"case-{number}", "patient": f"patient-{number}"}
-        return Case(**values | {"image": (str(path),), "version": "v1", "licence": "CC0-1.0"} | changes)
+        values |= {"image": (str(path),), "version": "v1", "licence": "CC0-1.0"}
+        return Case.model_validate(values | self.changes.get(number, {}))
 
     def fetch(self, case: Case, lake: Lake) -> Case:
-        if not Path(case.image[0]).exists():
-            raise CaseError(f"{case.image[0]} has gone")
+        if case.version == "kill":
+            os._exit(1)
+        if case.version == "gone":
+            raise CaseError(f"{case.id} is not there any more")
+        if case.version == "strange":
+            raise ZeroDivisionError("nobody expects this")
+        if case.version == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
         return case
