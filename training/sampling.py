@@ -89,8 +89,8 @@ class NoisePredictor:
     """ε̂ of several equally large fields at once, each with its own scene, from a network that sees one patch.
 
     `evaluations` counts batched network calls (two per batch where guidance is not 1). `precision` "bf16" runs the
-    network under autocast; merging is always float32. With guidance g, ε̂ = ε_null + g·(ε − ε_null), null being region
-    null and anatomy unknown.
+    network under autocast where the device is fast at it; merging is always float32. With guidance g,
+    ε̂ = ε_null + g·(ε − ε_null), null being region null and anatomy unknown.
 
     Raises:
         ValueError: there are no scenes, they differ in shape, or they are smaller than the patch.

@@ -1,0 +1,169 @@
+"""Config and presets of a sweep: tasks, settings, numbers of cases. Needs no torch, so that forms and plans are quick.
+
+Every σ is on the [-1, 1] scale of the region's window. An evaluation is one batched network call of at most `max_batch`
+windows; the tiny preset stays below 200 of them.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from infra.config import Config
+from infra.fingerprint import fingerprint
+from preprocessing.case import RegionName
+from preprocessing.regions import REGIONS
+
+MEASUREMENT_VERSION = 1  # raised whenever the same config would measure other numbers
+
+TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
+TASKS: tuple[TaskName, ...] = (
+    "synthesis",
+    "denoising",
+    "anomaly",
+    "superresolution",
+    "lesion-generation",
+    "lesion-inpainting",
+)
+Field3D = tuple[int, int, int]
+
+
+class SynthesisConfig(Config):
+    """Image-level volumes from held-out anatomy maps, by DDIM (SPEC §6.1)."""
+
+    cases: int = Field(8, ge=1, description="held-out maps per region")
+    steps: int = Field(50, ge=1)
+    start: int = Field(990, description="t of the first step")
+
+
+class DenoisingConfig(Config):
+    """Added white noise and the companions of a case, denoised without labels (SPEC §6.2)."""
+
+    field_zyx: Field3D = Field((128, 192, 192), description="voxels of the crop that is restored")
+    cases: int = Field(20, ge=1, description="held-out cases per region")
+    sigmas: tuple[float, ...] = Field((0.05, 0.15), description="added white noise")
+    companions: tuple[str, ...] = Field(
+        ("low_dose", "white_noise"), description="noisy companions, where a case has them"
+    )
+    sigma_factors: tuple[float, ...] = Field(
+        (0.7, 1.0, 1.4, 2.0),
+        description="companions: times the wavelet estimate of σ, chosen by PSNR on validation cases",
+    )
+    validation_cases: int = Field(5, ge=1, description="cases per region that choose a method's parameter")
+    restore_sigma: float = Field(0.15, description="the setting in which DiffPIR and posterior samples run too")
+    restore_cases: int = Field(5, ge=0, description="cases per region for these two")
+    restore_steps: int = Field(20, ge=1)
+    sample_steps: int = Field(40, ge=1)
+    lam: float = Field(10.0, description="λ of DiffPIR")
+    zeta: float = Field(0.0, ge=0, le=1, description="ζ of DiffPIR")
+    nlm_distance: int = Field(3, ge=1, description="search distance of non-local means in voxels")
+
+
+class AnomalyConfig(Config):
+    """Healthy re-synthesis of one organ from partial noise, the rest of the volume kept (SPEC §6.3)."""
+
+    organ: str = "liver"
+    field_zyx: Field3D = (128, 192, 192)
+    cases: int = Field(
+        20, ge=1, description="held-out cases, with and without a lesion in the organ as evenly as can be"
+    )
+    noise_t: int = Field(950, ge=1, description="t to which the organ is noised")
+    steps: int = Field(50, ge=1)
+    repeats: int = Field(4, ge=1, description="reconstructions that are averaged")
+    smooth_voxels: float = Field(2.0, ge=0, description="σ of the Gaussian over the difference map")
+    percentile: float = Field(99.5, description="of the map inside the organ: the image's score")
+
+
+class SuperresolutionConfig(Config):
+    """Depth super-resolution by ControlNet and DiffPIR with the block-average operator (SPEC §6.2).
+
+    The low-resolution image carries no added noise, so `sigma_n` only balances data against prior: small means that
+    the slices' means are kept almost exactly.
+    """
+
+    factor: int = Field(5, ge=2)
+    field_zyx: Field3D = (160, 192, 192)
+    cases: int = Field(10, ge=1, description="held-out cases per region")
+    steps: int = Field(100, ge=1)
+    start: int = Field(990, description="t of the first step")
+    sigma_n: float = 0.05
+    lam: float = 1.0
+    zeta: float = Field(0.25, ge=0, le=1)
+
+
+class LesionConfig(Config):
+    """Lesions drawn into held-out anatomy (SPEC §6.4, §6.5)."""
+
+    field_zyx: Field3D = (128, 128, 128)
+    cases: int = Field(20, ge=1, description="held-out cases with a lesion")
+    min_voxels: int = Field(8, ge=1, description="smaller lesions are not judged")
+    steps: int = Field(100, ge=1)
+    start: int = Field(990, description="t of the first step")
+    jump_length: int = Field(5, ge=1, description="inpainting: how many steps RePaint goes back up")
+    jump_repeats: int = Field(3, ge=1, description="inpainting: how often it walks each stretch")
+    dilation_voxels: int = Field(3, ge=0, description="inpainting: the unknown zone beyond the lesion")
+    feather_voxels: int = Field(2, ge=0, description="inpainting: blend inside the unknown zone")
+
+
+class EvaluateConfig(Config):
+    """One sweep, but for its data and models: their keys are added by the stage."""
+
+    preset: str = "paper"
+    tasks: tuple[TaskName, ...] = TASKS
+    regions: tuple[RegionName, ...] = REGIONS
+    seed: int = 0
+    overlap: float = Field(0.5, ge=0, lt=1, description="of sliding windows")
+    max_batch: int = Field(8, ge=1, description="windows per network call")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    class_mean_cases: int = Field(40, ge=1, description="training cases per region behind the label-mean baseline")
+    synthesis: SynthesisConfig = SynthesisConfig()
+    denoising: DenoisingConfig = DenoisingConfig()
+    anomaly: AnomalyConfig = AnomalyConfig()
+    superresolution: SuperresolutionConfig = SuperresolutionConfig()
+    lesion_generation: LesionConfig = LesionConfig()
+    lesion_inpainting: LesionConfig = LesionConfig()
+
+
+def tiny() -> EvaluateConfig:
+    """All six tasks for the tiny model: fields of 32³ windows, below 200 network evaluations, two CPU cores."""
+    cube = (32, 32, 32)
+    lesion = LesionConfig(field_zyx=cube, cases=4, steps=15, jump_repeats=2, dilation_voxels=2, feather_voxels=1)
+    return EvaluateConfig(
+        preset="tiny",
+        max_batch=4,
+        class_mean_cases=12,
+        synthesis=SynthesisConfig(cases=2, steps=15),
+        denoising=DenoisingConfig(
+            field_zyx=cube,
+            cases=5,
+            sigma_factors=(1.0, 2.0),
+            validation_cases=2,
+            restore_cases=1,
+            restore_steps=8,
+            sample_steps=8,
+            nlm_distance=2,
+        ),
+        anomaly=AnomalyConfig(field_zyx=(32, 48, 48), cases=4, noise_t=500, steps=8, repeats=1, smooth_voxels=1.0),
+        superresolution=SuperresolutionConfig(factor=2, field_zyx=cube, cases=2, steps=10),
+        lesion_generation=lesion,
+        lesion_inpainting=lesion,
+    )
+
+
+def paper() -> EvaluateConfig:
+    """The paper's tasks at 1 mm; needs a GPU."""
+    return EvaluateConfig()
+
+
+EVALUATE_PRESETS = {"tiny": tiny, "paper": paper}
+
+
+def evaluate_key(manifest_fingerprint: str, config: EvaluateConfig, base_key: str, control_keys: dict[str, str]) -> str:
+    """The sweep's place in the lake: equal data, config and models give equal keys."""
+    values = {
+        "version": MEASUREMENT_VERSION,
+        "manifest": manifest_fingerprint,
+        "config": config.model_dump(mode="json"),
+        "base": base_key,
+        "controls": control_keys,
+    }
+    return f"runs/evaluate/{fingerprint(values)}"

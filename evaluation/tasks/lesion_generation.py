@@ -1,0 +1,76 @@
+"""Lesion generation: a whole crop drawn from noise, given anatomy, position and, through the ControlNet, a lesion mask.
+
+Beside it the base network without a ControlNet, a constant pasted into the real image (which wins Dice and fails
+realism) and the real image itself, the ceiling (SPEC §6.5).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.tasks.context import Panel, Picture, TaskContext, TaskResult, to_arrays
+from evaluation.tasks.lesion import (
+    CONTROL,
+    LesionSample,
+    held_out_lesions,
+    lesion_centre,
+    lesion_controls,
+    lesion_means_hu,
+    lesion_metrics,
+    paste,
+)
+from preprocessing.regions import Window
+from training.sampling import Scene, ddim, draw_noise, uniform_timesteps
+
+TASK = "lesion-generation"
+SETTING = "held-out masks"
+
+
+def run(context: TaskContext) -> TaskResult:
+    """One drawn crop per held-out lesion and method.
+
+    Raises:
+        UserError: a region has cases but none for test.
+    """
+    samples = held_out_lesions(context, context.config.lesion_generation)
+    if not samples:
+        return TaskResult(context.unmeasured(TASK, "", "contrast_error", "HU", "no held-out case has a lesion mask"))
+    means = lesion_means_hu(context)
+    found = {"real": [s.hu for s in samples], "constant-hu": [paste(s, means[s.crop.subject.region]) for s in samples]}
+    plain = [s.crop.labelled_scene(s.anatomy) for s in samples]
+    found["no-controlnet"] = generate(context, samples, plain, "")
+    rows = []
+    if CONTROL in context.controls:
+        pairs = zip(samples, lesion_controls(samples), strict=True)
+        found["ours"] = generate(context, samples, [s.crop.labelled_scene(s.anatomy, c) for s, c in pairs], CONTROL)
+    else:
+        rows += context.unmeasured(TASK, "", "contrast_error", "HU", "no ControlNet for lesions was given")
+    for method, images in found.items():
+        for sample, hu in zip(samples, images, strict=True):
+            rows += context.rows(TASK, sample.crop.subject, SETTING, method, lesion_metrics(hu, sample))
+    return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
+
+
+def generate(
+    context: TaskContext, samples: Sequence[LesionSample], scenes: Sequence[Scene], control: str
+) -> list[NDArray[np.float32]]:
+    """Crops drawn by DDIM from pure noise, in HU; every method starts from the same noise."""
+    config = context.config.lesion_generation
+    noise = draw_noise(torch.zeros(len(samples), *config.field_zyx), context.generator(TASK))
+    timesteps = uniform_timesteps(config.start, config.steps)
+    drawn = ddim(context.predictor(scenes, control or None), noise, timesteps, context.schedule)
+    return [s.crop.window.to_hu(x) for s, x in zip(samples, to_arrays(drawn), strict=True)]
+
+
+def _picture(sample: LesionSample, found: dict[str, NDArray]) -> Picture:
+    window, subject = sample.crop.window, sample.crop.subject
+    shown = "ours" if "ours" in found else "no-controlnet"
+    panels = [
+        Panel("lesion mask", sample.lesion.astype(np.float32)),
+        Panel("drawn with the mask" if shown == "ours" else "drawn without ControlNet", found[shown], window),
+        Panel("real", sample.hu, window),
+        Panel("drawn − real", found[shown] - window.to_hu(sample.x), Window(window.width_hu / 2, 0)),
+    ]
+    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, lesion_centre(sample))

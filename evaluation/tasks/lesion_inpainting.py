@@ -1,0 +1,99 @@
+"""Lesion inpainting: RePaint with the lesion ControlNet around a held-out lesion of a real scan (SPEC §6.4).
+
+Unknown is the lesion and a margin; everything else comes back from the source's own HU, bit for bit, and that is
+measured. Beside it a pasted constant and the real image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.metrics import Measurement, missing, seam_ratio
+from evaluation.tasks.context import Panel, Picture, TaskContext, TaskResult, to_arrays, to_tensor
+from evaluation.tasks.lesion import (
+    CONTROL,
+    LesionSample,
+    held_out_lesions,
+    lesion_centre,
+    lesion_controls,
+    lesion_means_hu,
+    lesion_metrics,
+    paste,
+)
+from preprocessing.regions import Window
+from training.inpainting import composite, repaint, repaint_schedule, unknown_zone
+from training.restoration import back_to_hu
+from training.sampling import uniform_timesteps
+
+TASK = "lesion-inpainting"
+SETTING = "held-out masks"
+
+
+def run(context: TaskContext) -> TaskResult:
+    """One inpainted crop per held-out lesion.
+
+    Raises:
+        UserError: a region has cases but none for test.
+    """
+    config = context.config.lesion_inpainting
+    samples = held_out_lesions(context, config)
+    if not samples:
+        return TaskResult(context.unmeasured(TASK, "", "contrast_error", "HU", "no held-out case has a lesion mask"))
+    zones = [unknown_zone(sample.lesion, config.dilation_voxels) for sample in samples]
+    means = lesion_means_hu(context)
+    found = {"real": [s.hu for s in samples], "constant-hu": [paste(s, means[s.crop.subject.region]) for s in samples]}
+    rows = []
+    if CONTROL in context.controls:
+        found["ours"] = inpaint(context, samples, zones)
+    else:
+        rows += context.unmeasured(TASK, "", "contrast_error", "HU", "no ControlNet for lesions was given")
+    for method, images in found.items():
+        for sample, hu, zone in zip(samples, images, zones, strict=True):
+            measured = [*lesion_metrics(hu, sample), *zone_metrics(hu, sample, zone)]
+            rows += context.rows(TASK, sample.crop.subject, SETTING, method, measured)
+    return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
+
+
+def inpaint(
+    context: TaskContext, samples: Sequence[LesionSample], zones: Sequence[NDArray]
+) -> list[NDArray[np.float32]]:
+    """The zones drawn by RePaint and blended into the source, in HU."""
+    config = context.config.lesion_inpainting
+    controls = zip(samples, lesion_controls(samples), strict=True)
+    timesteps = uniform_timesteps(config.start, config.steps)
+    drawn = repaint(
+        context.predictor([s.crop.labelled_scene(s.anatomy, c) for s, c in controls], CONTROL),
+        to_tensor([s.x for s in samples]),
+        1 - to_tensor(zones),
+        timesteps=timesteps,
+        visits=repaint_schedule(len(timesteps), config.jump_length, config.jump_repeats),
+        schedule=context.schedule,
+        generator=context.generator(TASK),
+    )
+    return [
+        composite(s.hu, back_to_hu(s.hu, x, s.crop.window), zone, config.feather_voxels)
+        for s, x, zone in zip(samples, to_arrays(drawn), zones, strict=True)
+    ]
+
+
+def zone_metrics(hu: NDArray, sample: LesionSample, zone: NDArray) -> list[Measurement]:
+    """The seam around the zone against the real image's own, and the greatest change of a known voxel (0 = exact)."""
+    seam = seam_ratio(hu, sample.hu, zone)
+    change = float(np.abs(hu - sample.hu)[~zone].max(initial=0))
+    known = Measurement("known_change", "HU", change)
+    if np.isnan(seam):
+        return [known, missing("seam_ratio", "1", "the real image does not change across the zone's border")]
+    return [known, Measurement("seam_ratio", "1", seam)]
+
+
+def _picture(sample: LesionSample, found: dict[str, NDArray]) -> Picture:
+    window, subject = sample.crop.window, sample.crop.subject
+    shown = "ours" if "ours" in found else "constant-hu"
+    panels = [
+        Panel("lesion mask", sample.lesion.astype(np.float32)),
+        Panel("inpainted" if shown == "ours" else "constant HU", found[shown], window),
+        Panel("real", sample.hu, window),
+        Panel("result − real", found[shown] - sample.hu, Window(window.width_hu / 2, 0)),
+    ]
+    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, lesion_centre(sample))

@@ -1,0 +1,67 @@
+"""Random features are the same everywhere, and distances on them mean what they say."""
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.features import EXTRACTOR, extract, feature_distances, frechet_distance, kernel_distance
+
+RNG = np.random.default_rng(0)
+
+
+def volumes(count, level=0.0, seed=0):
+    return np.random.default_rng(seed).normal(level, 0.3, (count, 16, 16, 16)).astype(np.float32)
+
+
+def test_the_extractor_gives_one_vector_per_octant_and_does_not_change():
+    features = extract(volumes(2))
+    assert features.shape == (16, 32)
+    np.testing.assert_array_equal(features, extract(volumes(2)))
+    assert features[0, :4] == pytest.approx([-0.02668, 0.29150, -0.00945, -0.00801], abs=1e-4)
+
+
+def test_an_octant_sees_its_own_corner():
+    x = np.zeros((2, 32, 32, 32), np.float32)
+    x[1, :8, :8, :8] = 1
+    before, after = extract(x[:1]), extract(x[1:])
+    changed = np.abs(after - before).max(1) > 1e-6
+    assert changed[0]
+    assert not changed[-1]
+
+
+def test_the_frechet_distance_of_normal_sets_is_the_closed_form():
+    a = RNG.normal(0, 1, (4000, 3))
+    b = RNG.normal(0, 2, (4000, 3)) + np.array([1, 0, 2])
+    expected = 5 + 3 * (1 - 2) ** 2
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=0.1)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-8)
+
+
+def test_the_kernel_distance_is_the_double_sum_over_distinct_pairs():
+    a, b = RNG.normal(size=(4, 3)), RNG.normal(size=(5, 3))
+
+    def k(x, y):
+        return (x @ y / 3 + 1) ** 3
+
+    expected = (
+        np.mean([k(a[i], a[j]) for i in range(4) for j in range(4) if i != j])
+        + np.mean([k(b[i], b[j]) for i in range(5) for j in range(5) if i != j])
+        - 2 * np.mean([k(x, y) for x in a for y in b])
+    )
+    assert kernel_distance(a, b) == pytest.approx(expected)
+
+
+def test_other_images_are_farther_than_like_ones_and_the_name_says_whose_features():
+    near, _ = feature_distances(volumes(6), volumes(6, seed=1))
+    far, fid = feature_distances(volumes(6, level=0.5, seed=2), volumes(6, seed=1))
+    assert far.value > 10 * abs(near.value)
+    assert near.metric == f"kid[{EXTRACTOR}]"
+    assert math.isnan(fid.value)
+    assert "48 samples" in fid.reason
+
+
+def test_enough_samples_have_a_frechet_distance():
+    _, fid = feature_distances(volumes(63), volumes(63, seed=1))
+    assert fid.metric == f"fid[{EXTRACTOR}]"
+    assert 0 <= fid.value < 1

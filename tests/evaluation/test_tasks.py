@@ -1,0 +1,428 @@
+"""The six tasks on a small made-up lake: rows, contracts, and what may never reach the network."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import nn
+
+from evaluation.config import TASKS, EvaluateConfig, LesionConfig, evaluate_key, paper, tiny
+from evaluation.tasks import run_task
+from evaluation.tasks.anomaly import organ_zone
+from evaluation.tasks.context import TaskContext
+from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
+from evaluation.tasks.lesion import held_out_lesions
+from infra.errors import UserError
+from infra.lake import open_lake
+from preprocessing.anatomy import BODY, UNKNOWN, class_ids
+from preprocessing.geometry import Geometry
+from preprocessing.layout import Pyramid
+from preprocessing.manifest import Manifest, ManifestRow, _frame
+from preprocessing.recipe import demo
+from preprocessing.regions import RegionExtent
+from preprocessing.store import CaseRecord, open_case, seal_case, write_case
+from training.config import ModelConfig
+
+LIVER = class_ids()["liver"]
+SHAPE = (24, 40, 40)
+RECIPE = demo().replace(chunk=16, shard=32, levels=1, thumbnail_size=8)
+MODEL = ModelConfig(patch=8, channels=(8,), attention=(False,), norm_groups=4, head_channels=4)
+BLIND = ("denoising", "anomaly", "superresolution")
+COLUMNS = {
+    "checkpoint", "task", "dataset", "region", "setting", "method", "seed", "case", "patient", "metric", "unit",
+    "value", "reason",
+}  # fmt: skip
+
+
+class Spy(nn.Module):
+    """Shrinks towards zero as for x_0 ~ N(0, .3²) and remembers everything it was told."""
+
+    def __init__(self, controlled=False):
+        super().__init__()
+        self.controlled, self.calls = controlled, []
+
+    def forward(self, x_B1ZYX, t_B, conditions, control=None):
+        assert (control is not None) == self.controlled
+        self.calls.append((x_B1ZYX.clone(), t_B.clone(), conditions, control))
+        share = (t_B.float() / 1000).reshape(-1, 1, 1, 1, 1)
+        return x_B1ZYX * share
+
+    @property
+    def anatomy_seen(self):
+        return torch.cat([c.anatomy_BZYX.flatten() for _, _, c, _ in self.calls])
+
+
+def volume(number, lesion):
+    """HU, noise-free HU, anatomy and lesion of one case: a body with a liver that may hold a lesion."""
+    rng = np.random.default_rng(number)
+    z, y, x = np.indices(SHAPE)
+    body = ((y - 20) / 17) ** 2 + ((x - 20) / 18) ** 2 < 1
+    liver = (z - 12) ** 2 / 64 + (y - 20) ** 2 / 64 + (x - 18) ** 2 / 100 < 1
+    spot = (z - 12) ** 2 + (y - 20) ** 2 + (x - 20) ** 2 <= 6
+    anatomy = np.where(liver, LIVER, np.where(body, BODY, 0)).astype(np.uint8)
+    clean = np.where(liver, 100, np.where(body, 20, -1000)).astype(float) + 10 * np.sin(z / 3)
+    mask = (spot & lesion).astype(np.uint8)
+    clean -= 60 * ndimage.gaussian_filter(mask.astype(float), 0.5)
+    noisy = clean + 10 * rng.standard_normal(SHAPE)
+    low_dose = clean + 40 * rng.standard_normal(SHAPE)
+    return {
+        "image": noisy.astype(np.int16),
+        "noise_free": clean.astype(np.int16),
+        "low_dose": low_dose.astype(np.int16),
+        "anatomy": anatomy,
+        "lesion": mask,
+    }
+
+
+def store_case(lake, number, split, lesion, anatomy="full"):
+    arrays = volume(number, lesion)
+    geometry = Geometry(SHAPE, (4.0, 4.0, 4.0))
+    extents = (RegionExtent(name="abdomen", z_start=0, z_stop=20), RegionExtent(name="chest", z_start=4, z_stop=24))
+    names = ("image", "anatomy", "lesion") if lesion else ("image", "anatomy")
+    thumbnails = {
+        extent.name: {name: arrays[name][extent.z_start : extent.z_stop][::3, ::5, ::5][:7, :8, :8] for name in names}
+        for extent in extents
+    }
+    cube = {r: {n: np.pad(a, ((0, 8 - a.shape[0]), (0, 0), (0, 0)), mode="edge") for n, a in t.items()}
+            for r, t in thumbnails.items()}  # fmt: skip
+    record = CaseRecord(
+        source="made-up", case=f"case-{number}", patient=f"patient-{number}", input=f"{number:016x}",
+        recipe=RECIPE.model_dump(mode="json"), recipe_fingerprint=RECIPE.fingerprint, regions=extents, anatomy=anatomy,
+        lesion=lesion, source_geometry=geometry.to_dict(), geometry=geometry.to_dict(),
+        companions=("noise_free", "low_dose"),
+    )  # fmt: skip
+    pyramid = Pyramid(
+        geometry=geometry, image=(arrays["image"],), anatomy=(arrays["anatomy"],),
+        lesion=(arrays["lesion"],) if lesion else None,
+        companions={name: arrays[name] for name in record.companions}, thumbnails=cube,
+    )  # fmt: skip
+    key = f"ct/{RECIPE.fingerprint}/made-up/case-{number}/{record.input}.zarr"
+    write_case(lake, key, pyramid, record, RECIPE)
+    seal = seal_case(lake, key, record)
+    return ManifestRow(
+        source="made-up", case=record.case, patient=record.patient, status="sealed", input=record.input, key=key,
+        seal=seal, regions=("chest", "abdomen"), anatomy=anatomy, lesion=lesion, split=split,
+        companions=record.companions,
+    )  # fmt: skip
+
+
+def small_config(**changes):
+    config = tiny()
+    cube, lesion = (8, 8, 8), LesionConfig(field_zyx=(8, 16, 16), cases=2, steps=3, jump_length=1, jump_repeats=2)
+    return config.replace(
+        regions=("chest", "abdomen"),
+        precision="fp32",
+        synthesis=config.synthesis.replace(steps=2),
+        denoising=config.denoising.replace(
+            field_zyx=(8, 16, 16), cases=2, restore_steps=2, sample_steps=2, companions=("low_dose",), sigmas=(0.15,)
+        ),
+        anomaly=config.anomaly.replace(field_zyx=(16, 24, 24), steps=2),
+        superresolution=config.superresolution.replace(field_zyx=cube, cases=1, steps=2),
+        lesion_generation=lesion,
+        lesion_inpainting=lesion,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    lake = open_lake(str(tmp_path_factory.mktemp("lake")))
+    plan = [("train", True), ("train", False), ("val", False), ("val", True), ("test", True), ("test", False)]
+    rows = [store_case(lake, number, split, lesion) for number, (split, lesion) in enumerate(plan)]
+    return lake, rows
+
+
+def make_context(stored, config=None, rows=None, controls=("superresolution", "lesion")):
+    lake, all_rows = stored
+    return TaskContext(
+        lake=lake,
+        manifest=Manifest(_frame(rows if rows is not None else all_rows), 1),
+        recipe=RECIPE,
+        base=Spy(),
+        controls={name: Spy(controlled=True) for name in controls},
+        model=MODEL,
+        config=config or small_config(),
+        checkpoint="tiny",
+    )
+
+
+def value(rows, **wanted):
+    found = [r["value"] for r in rows if all(r[k] == v for k, v in wanted.items())]
+    assert found, wanted
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_gives_tidy_rows_with_a_number_or_a_reason_and_pictures_on_one_grid(stored, task):
+    context = make_context(stored)
+    result = run_task(task, context)
+    assert all(set(row) == COLUMNS for row in result.rows)
+    assert {row["task"] for row in result.rows} == {task}
+    assert all(math.isfinite(row["value"]) or row["reason"] for row in result.rows)
+    assert any(row["method"].startswith("ours") and math.isfinite(row["value"]) for row in result.rows)
+    assert context.evaluations == sum(len(n.calls) for n in (context.base, *context.controls.values())) > 0
+    assert result.pictures
+    for picture in result.pictures:
+        assert len({np.shape(panel.image) for panel in picture.panels}) == 1
+        assert all(np.isfinite(panel.image).all() for panel in picture.panels)
+
+
+@pytest.mark.parametrize("task", BLIND)
+def test_the_references_labels_never_reach_the_network_of_a_blind_task(stored, task):
+    context = make_context(stored)
+    run_task(task, context)
+    networks = [n for n in (context.base, *context.controls.values()) if n.calls]
+    assert networks
+    for network in networks:
+        assert (network.anatomy_seen == UNKNOWN).all()
+
+
+@pytest.mark.parametrize("task", BLIND)
+def test_a_blind_tasks_network_is_fed_the_same_whatever_the_labels_are(stored, task, monkeypatch):
+    """Beyond the anatomy channel: with the organs renamed, no value that enters the network moves."""
+
+    def entered(rename):
+        with monkeypatch.context() as patch:
+            read = Crop.labels
+            if rename:
+                patch.setattr(
+                    Crop,
+                    "labels",
+                    lambda self, name="anatomy": _renamed(read(self, name)) if name == "anatomy" else read(self, name),
+                )
+            context = make_context(stored, small_config(tasks=(task,)))
+            if task == "anomaly":
+                context.config = context.config.replace(anomaly=context.config.anomaly.replace(cases=1))
+            run_task(task, context)
+            return [x for n in (context.base, *context.controls.values()) for x, _, _, _ in n.calls]
+
+    plain, renamed = entered(rename=False), entered(rename=True)
+    assert len(plain) == len(renamed)
+    assert all(torch.equal(a, b) for a, b in zip(plain, renamed, strict=True))
+
+
+def _renamed(anatomy):
+    """The body's class for another organ's; the liver keeps its name, it says where to look."""
+    return np.where(anatomy == BODY, class_ids()["spleen"], anatomy).astype(np.uint8)
+
+
+def test_a_blind_scene_cannot_be_given_labels(stored):
+    crop = _crop(stored, (8, 8, 8))
+    assert (crop.labels() != UNKNOWN).all()
+    assert (crop.blind_scene().anatomy_ZYX == UNKNOWN).all()
+    assert Crop.blind_scene.__annotations__.keys() == {"control_CZYX", "return"}
+
+
+def _subject(stored, number=4, region="abdomen"):
+    lake, rows = stored
+    case = open_case(lake, rows[number].key)
+    extent = next(e for e in case.record.regions if e.name == region)
+    return Subject(case, "made-up", rows[number].case, rows[number].patient, extent)
+
+
+def _crop(stored, field, region="abdomen"):
+    return crop_body(_subject(stored, region=region), field)
+
+
+def test_a_crop_reads_its_box_of_the_region(stored):
+    crop = crop_around(_subject(stored, region="chest"), (10, 20, 20), (8, 8, 8))
+    z, y, x = crop.start_zyx
+    expected = volume(4, True)["image"][z + 4 : z + 12, y : y + 8, x : x + 8]
+    np.testing.assert_array_equal(crop.hu(), expected)
+    assert crop.blind_scene().start_zyx == (z, y, x)
+    assert crop.blind_scene().canvas_zyx == (20, 40, 40)
+
+
+def test_a_region_smaller_than_the_crop_is_padded_with_air_and_no_label_on_a_padded_canvas(stored):
+    crop = crop_around(_subject(stored, region="chest"), (10, 20, 20), (30, 8, 8))
+    assert crop.start_zyx[0] == -5
+    hu, labels = crop.hu(), crop.labels()
+    assert (hu[:5] == -1024).all()
+    assert (hu[25:] == -1024).all()
+    assert (labels[:5] == 0).all()
+    assert (hu[5:25] > -1024).all()
+    scene = crop.blind_scene()
+    assert (scene.start_zyx[0], scene.canvas_zyx[0]) == (0, 30)
+
+
+def test_a_crop_stays_inside_the_region(stored):
+    crop = crop_around(_subject(stored), (0, 39, 20), (8, 8, 8))
+    assert crop.start_zyx == (0, 32, 16)
+
+
+def test_denoising_measures_gains_against_the_noise_free_companion_beside_its_baselines(stored):
+    rows = run_task("denoising", make_context(stored)).rows
+    methods = {row["method"] for row in rows}
+    assert methods == {
+        "noisy", "gaussian", "tv", "nlm", "label-mean", "ours-mean", "ours-restore", "ours-sample", "ceiling",
+    }  # fmt: skip
+    assert {row["setting"] for row in rows} == {"sigma=0.15", "low_dose"}
+    assert value(rows, method="noisy", metric="psnr_gain", setting="sigma=0.15") == 0
+    assert value(rows, method="tv", metric="psnr_gain", setting="sigma=0.15", region="abdomen") > 3
+    assert value(rows, method="tv", metric="psnr_gain", setting="low_dose", region="abdomen") > 3
+    psnr = value(rows, method="noisy", metric="psnr", setting="sigma=0.15", region="chest")
+    assert psnr == pytest.approx(20 * math.log10(2 / 0.15), abs=0.3)
+    assert all("noise_free" in row["unit"] for row in rows if row["metric"] == "psnr")
+    ceiling = value(rows, method="ceiling", metric="psnr_gain_vs_image", region="abdomen")
+    assert ceiling == pytest.approx(20 * math.log10(0.15 / (10 / 180)), abs=0.3)
+
+
+def test_denoising_asks_the_network_at_the_noise_level(stored):
+    context = make_context(stored, small_config())
+    run_task("denoising", context)
+    times = {int(t) for _, t_B, _, _ in context.base.calls for t in t_B}
+    assert 87 in times  # σ̄_87 = .15
+
+
+def test_without_companions_the_stored_image_is_the_reference_and_low_dose_says_it_is_missing(stored, monkeypatch):
+    monkeypatch.setattr(Subject, "has", lambda self, companion: False)
+    rows = run_task("denoising", make_context(stored)).rows
+    reasons = [row["reason"] for row in rows if "low_dose" in row["reason"]]
+    assert len(reasons) == 1
+    assert all("against image" in row["unit"] for row in rows if row["metric"] == "psnr" and not row["reason"])
+
+
+def test_noise_of_a_case_does_not_depend_on_the_other_cases(stored):
+    config = small_config()
+    few = config.replace(denoising=config.denoising.replace(cases=1))
+    two, one = (run_task("denoising", make_context(stored, c)).rows for c in (config, few))
+    wanted = {"method": "noisy", "metric": "rmse", "setting": "sigma=0.15", "case": "case-4", "region": "chest"}
+    assert value(two, **wanted) == value(one, **wanted)
+
+
+def test_anomaly_scores_the_lesion_within_the_organ(stored):
+    rows = run_task("anomaly", make_context(stored)).rows
+    assert value(rows, method="organ-median", metric="auroc_px_organ") > 0.9
+    assert value(rows, method="organ-mask", metric="auroc_px_organ") == 0.5
+    assert value(rows, method="organ-mask", metric="auroc_px_all") > 0.8
+    assert {row["method"] for row in rows if row["metric"] == "auroc_image"} == {
+        "ours", "organ-median", "organ-noise", "organ-mask", "label-mean",
+    }  # fmt: skip
+
+
+def test_anomaly_keeps_what_lies_outside_the_organ(stored):
+    """At the last step everything outside the organ is the source at t = 0, whose σ̄ is .006."""
+    context = make_context(stored)
+    picture = run_task("anomaly", context).pictures[0]
+    panels = {panel.caption: panel.image for panel in picture.panels}
+    outside = panels["anomaly map"] == 0
+    assert outside.any()
+    window = picture.panels[0].window
+    drawn, image = panels["organ drawn again"], np.clip(panels["image"], window.low_hu, window.high_hu)
+    np.testing.assert_allclose(drawn[outside], image[outside], atol=1e-3)
+    assert np.abs(drawn - image)[~outside].max() > 1
+
+
+def test_the_organ_zone_has_no_hole_at_a_lesion():
+    anatomy = np.zeros((9, 9, 9), np.uint8)
+    anatomy[1:8, 1:8, 1:8] = LIVER
+    whole = organ_zone(anatomy, np.zeros_like(anatomy), "liver")
+    lesion = np.zeros_like(anatomy)
+    lesion[3:6, 3:6, 3:6] = 1
+    holed = np.where(lesion, 0, anatomy)
+    elsewhere = lesion.copy()
+    elsewhere[0, 0, 0] = 1
+    np.testing.assert_array_equal(organ_zone(holed, elsewhere, "liver"), whole)
+    np.testing.assert_array_equal(organ_zone(holed, np.zeros_like(lesion), "liver"), whole)
+
+
+def test_superresolution_gives_the_network_the_interpolated_image_as_control(stored):
+    context = make_context(stored)
+    rows = run_task("superresolution", context).rows
+    assert {row["method"] for row in rows} == {"linear", "bspline", "label-mean", "ours"}
+    assert not context.base.calls
+    control = context.controls["superresolution"].calls[0][3]
+    assert control.shape[1:] == (1, 8, 8, 8)
+    means = control.unflatten(2, (4, 2)).mean(3)
+    assert torch.isfinite(means).all()
+    assert value(rows, method="ours", metric="psnr") > 10
+
+
+def test_superresolution_refuses_a_field_that_the_factor_does_not_divide(stored):
+    config = small_config()
+    odd = config.replace(superresolution=config.superresolution.replace(factor=3))
+    with pytest.raises(UserError, match="factor 3"):
+        run_task("superresolution", make_context(stored, odd))
+
+
+def test_lesion_masks_reach_the_controlnet_as_minus_one_and_one_with_the_real_anatomy(stored):
+    context = make_context(stored)
+    rows = run_task("lesion-generation", context).rows
+    assert {row["method"] for row in rows} == {"real", "constant-hu", "no-controlnet", "ours"}
+    network = context.controls["lesion"]
+    control = network.calls[0][3]
+    assert set(control.unique().tolist()) == {-1.0, 1.0}
+    assert LIVER in network.anatomy_seen
+    assert LIVER in context.base.anatomy_seen
+    assert value(rows, method="real", metric="contrast_error") == 0
+    assert value(rows, method="real", metric="contrast", region="abdomen") < -20
+
+
+def test_inpainting_returns_known_voxels_exactly(stored):
+    rows = run_task("lesion-inpainting", make_context(stored)).rows
+    assert value(rows, method="ours", metric="known_change") == 0
+    assert value(rows, method="real", metric="seam_ratio") == 1
+    assert not math.isnan(value(rows, method="ours", metric="dice[threshold-segmenter]"))
+
+
+def test_the_largest_held_out_lesion_is_in_the_crop(stored):
+    context = make_context(stored)
+    samples = held_out_lesions(context, context.config.lesion_generation)
+    assert [s.crop.subject.region for s in samples] == ["chest", "abdomen"]
+    assert all(s.crop.subject.case == "case-4" for s in samples)
+    assert all(s.lesion.sum() == volume(4, True)["lesion"].sum() for s in samples)
+
+
+def test_without_a_controlnet_the_table_says_so_and_the_rest_is_measured(stored):
+    for task, reason in (("superresolution", "super-resolution"), ("lesion-generation", "lesions")):
+        rows = run_task(task, make_context(stored, controls=())).rows
+        assert [r["reason"] for r in rows if r["method"] == "ours"] == [f"no ControlNet for {reason} was given"]
+        assert any(math.isfinite(row["value"]) for row in rows)
+
+
+def test_without_lesions_the_lesion_tasks_say_so(stored):
+    lake, rows = stored
+    for task in ("lesion-generation", "lesion-inpainting"):
+        result = run_task(task, make_context((lake, rows), rows=[r for r in rows if not r.lesion]))
+        assert [row["reason"] for row in result.rows] == ["no held-out case has a lesion mask"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_region_without_held_out_cases_is_an_error_that_names_it(stored, task):
+    rows = [row for row in stored[1] if row.split != "test"]
+    with pytest.raises(UserError, match=r"region '(chest|abdomen)' has no 'test' case"):
+        run_task(task, make_context(stored, rows=rows))
+
+
+def test_a_region_that_the_data_does_not_have_is_left_out(stored):
+    config = small_config().replace(regions=("head_neck", "abdomen"))
+    rows = run_task("superresolution", make_context(stored, config)).rows
+    assert {row["region"] for row in rows} == {"abdomen"}
+
+
+def test_synthesis_is_told_the_map_and_measures_organs(stored):
+    context = make_context(stored)
+    rows = run_task("synthesis", context).rows
+    assert LIVER in context.base.anatomy_seen
+    assert value(rows, method="label-mean", metric="organ_hu_error", region="abdomen") < 15
+    assert {r["method"] for r in rows if r["metric"].startswith("kid[")} == {"real", "label-mean", "ours"}
+
+
+def test_a_sweep_measured_twice_gives_the_same_numbers(stored):
+    first, second = (run_task("lesion-inpainting", make_context(stored)).rows for _ in range(2))
+    assert first == second
+
+
+def test_presets_have_different_fingerprints_and_keys_follow_data_config_and_models():
+    assert tiny().fingerprint != paper().fingerprint
+    keys = {
+        evaluate_key("m", tiny(), "b", {"lesion": "c"}),
+        evaluate_key("n", tiny(), "b", {"lesion": "c"}),
+        evaluate_key("m", tiny().replace(seed=1), "b", {"lesion": "c"}),
+        evaluate_key("m", tiny(), "b", {}),
+        evaluate_key("m", tiny(), "d", {"lesion": "c"}),
+    }
+    assert len(keys) == 5
+    assert evaluate_key("m", EvaluateConfig.model_validate(tiny().model_dump()), "b", {}) in keys
