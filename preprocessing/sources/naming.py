@@ -67,7 +67,7 @@ def core(name: str) -> tuple[str, ...]:
 
 def safe(text: str) -> str:
     """A case id: letters, digits, `. _ -`; a folder's slash becomes two underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.strip("/").replace("/", "__")).strip("-.") or "case"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.strip("/").replace("/", "__")).strip("-._") or "case"
 
 
 def case_name(relative: str, root: str) -> str:

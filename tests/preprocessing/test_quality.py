@@ -79,7 +79,7 @@ def test_real_crops_and_masked_fields_of_view_pass(real_data, name):
     assert np.array_equal(audited.image, np.maximum(image.array, -1024))
 
 
-@pytest.mark.parametrize("name", ["abdomen-3mm/ct.nii.gz", "lung-lesion/ct.nrrd", "head-4mm/ct.nii.gz"])
+@pytest.mark.parametrize("name", ["abdomen-3mm-crop/ct.nii.gz", "lung-lesion/ct.nrrd", "head-4mm/ct.nii.gz"])
 def test_real_cts_stored_1024_too_high_are_mended(real_data, name):
     image = decode_image([str(real_data / name)])
     hu = np.maximum(image.array, -1024)
