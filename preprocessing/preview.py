@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import image as png
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -53,6 +52,8 @@ def preview(pyramid: Pyramid, regions: Sequence[RegionExtent]) -> bytes:
 
 def contact_sheet(title: str, previews: Sequence[tuple[str, bytes]]) -> bytes:
     """PNG bytes: the first previews of a source in a grid, each under its case's name."""
+    from matplotlib.figure import Figure  # a worker that converts one case never needs it
+
     shown = previews[:SHEET_CASES]
     rows = -(-len(shown) // SHEET_COLUMNS)
     figure = Figure(figsize=(4 * SHEET_COLUMNS, 1.7 * rows + 0.5), dpi=60, facecolor="black")
