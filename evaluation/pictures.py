@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PLANES = ("axial", "coronal", "sagittal")
 SIGNED, UNSIGNED, GREY, LABELS = "berlin", "magma", "gray", "labels"
-INCH = 1.7
+EDGE, GAP, HEAD, FOOT = 200, 4, 46, 18  # pixels
 
 
 @dataclass(frozen=True)
@@ -119,33 +119,35 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 def strip(picture: "Picture") -> NDArray[np.uint8]:
     """The whole picture as one RGB image: planes as rows, panels as columns, captions above, scales below."""
-    heights = [np.asarray(plane(np.asarray(picture.panels[0].image), name)).shape for name in PLANES]
-    ratios = [height / width for height, width in heights]
-    columns = max(len(picture.panels), 1)
-    figure = Figure(figsize=(columns * INCH, sum(ratios) * INCH + 0.95), dpi=120, facecolor="black")
+    columns = [_column(panel, picture.centre_zyx) for panel in picture.panels]
+    body = np.concatenate([np.pad(column, ((0, 0), (0, GAP), (0, 0))) for column in columns], axis=1)
+    height, width = body.shape[0] + HEAD + FOOT, max(body.shape[1], len(picture.title) * 7)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="black")
     canvas = FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(4, columns, height_ratios=[*ratios, 0.06], wspace=0.03, hspace=0.04,
-                               left=0.01, right=0.99, top=1 - 0.55 / figure.get_figheight(),
-                               bottom=0.28 / figure.get_figheight())  # fmt: skip
-    figure.suptitle(picture.title, color="white", fontsize=9, y=1 - 0.07 / figure.get_figheight(), va="top")
-    for column, panel in enumerate(picture.panels):
-        _draw_panel(figure, grid, column, panel, picture.centre_zyx)
+    figure.figimage(body, 0, FOOT, origin="upper")
+    say = partial(figure.text, color="white", va="center")
+    say(6 / width, 1 - 12 / height, picture.title, fontsize=8)
+    left = 0
+    for panel, column in zip(picture.panels, columns, strict=True):
+        say((left + 4) / width, 1 - 34 / height, panel.caption, fontsize=7)
+        for share, align, text in zip((0, 0.5, 1), ("left", "center", "right"), scale_of(panel).ticks, strict=False):
+            say((left + share * (EDGE - 1)) / width, FOOT / 2 / height, text, ha=align, fontsize=6)
+        left += column.shape[1] + GAP
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_panel(figure: Figure, grid, column: int, panel: "Panel", centre: Sequence[int] | None) -> None:  # noqa: ANN001
-    scale = scale_of(panel)
-    for row, name in enumerate(PLANES):
-        axes = figure.add_subplot(grid[row, column])
-        axes.imshow(scale.paint(plane(np.asarray(panel.image), name, centre)), interpolation="nearest", aspect="auto")
-        axes.set_axis_off()
-        if row == 0:
-            axes.set_title(panel.caption, color="white", fontsize=7, pad=3)
-    if not scale.ticks:
-        return
-    bar = figure.add_subplot(grid[3, column])
-    bar.imshow(scale.paint(np.linspace(scale.low, scale.high, 128)[None]), aspect="auto", extent=(0, 1, 0, 1))
-    bar.set_xticks([0.06, 0.5, 0.94], scale.ticks, color="white", fontsize=5)
-    bar.set_yticks([])
-    bar.tick_params(length=0, pad=2)
+def _column(panel: "Panel", centre: Sequence[int] | None) -> NDArray[np.uint8]:
+    """The planes of a panel at EDGE pixels of width, one above the other, and its scale as a bar."""
+    scale, image = scale_of(panel), np.asarray(panel.image)
+    parts = [_widened(scale.paint(plane(image, name, centre))) for name in PLANES]
+    shades = np.linspace(scale.low, scale.high, EDGE) if scale.ticks else np.zeros(EDGE)
+    parts.append(np.repeat(scale.paint(shades)[None], 5, axis=0))
+    return np.concatenate([np.pad(part, ((0, GAP), (0, 0), (0, 0))) for part in parts])
+
+
+def _widened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Nearest neighbours at EDGE pixels of width."""
+    height, width = image.shape[:2]
+    rows = np.arange(round(height * EDGE / width)) * width // EDGE
+    return image[np.minimum(rows, height - 1)][:, np.arange(EDGE) * width // EDGE]
