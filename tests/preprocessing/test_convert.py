@@ -172,3 +172,9 @@ def test_origins_are_stored_without_the_users_path(lake, source):
     row = convert(source, lake)
     assert row.origin[0].endswith(":made-0.nrrd")
     assert str(source.path) not in row.origin[0]
+
+
+@pytest.mark.server
+def test_a_bucket_gets_the_same_bytes(lake, source, s3_bucket):
+    remote = open_lake(f"{s3_bucket}/lake")
+    assert convert(source, remote).seal == convert(source, lake).seal
