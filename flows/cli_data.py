@@ -1,0 +1,118 @@
+"""Data verbs of the command: ingest, cases, sources."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from flows import terminal
+from flows.params import RecipeName, SourceSpec
+from flows.plan import ingest_status
+from flows.session import flows_here, open_session
+from infra.lake import Lake, open_lake
+from preprocessing.manifest import Manifest, case_rows, read_manifest
+from preprocessing.recipe import RECIPES
+from preprocessing.sources.registry import SOURCES, source_infos
+
+LakeOption = Annotated[
+    str, typer.Option("--lake", help="Folder or s3:// url; default: MEDDIFF_LAKE, then MEDDIFF_HOME/lake.")
+]
+RecipeOption = Annotated[RecipeName, typer.Option("--recipe", help="How volumes are stored.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def ingest(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Names as `meddiff sources` lists them.")],
+    path: Annotated[Path | None, typer.Option(help="folder: the directory of CTs.")] = None,
+    patients: Annotated[int | None, typer.Option(min=1, help="phantom: how many patients.")] = None,
+    seed: Annotated[int | None, typer.Option(help="phantom: another seed, other patients.")] = None,
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+) -> None:
+    """Pull and convert sources into the lake; what is unchanged is not read again."""
+    specs = source_specs(sources, path, patients, seed)
+    settings = open_session(lake)
+    place = open_lake(settings.lake_url)
+    before = read_manifest(place, RECIPES[recipe]())
+    stages = [ingest_status(before, spec.name, spec.make().cases()) for spec in specs]
+    if not all(stage.unchanged for stage in stages):
+        with flows_here(settings):
+            from flows.ingest import IngestParams, ingest_ct
+
+            ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs))
+    _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [spec.name for spec in specs])
+
+
+def source_specs(names: list[str], path: Path | None, patients: int | None, seed: int | None) -> tuple[SourceSpec, ...]:
+    """The sources of a command line, each with the options that are its own.
+
+    Raises:
+        typer.BadParameter: a name is unknown, or an option belongs to none of the sources, or one is missing.
+    """
+    unknown = sorted(set(names) - set(SOURCES))
+    if unknown:
+        raise typer.BadParameter(f"unknown source {unknown[0]!r}; known: {', '.join(sorted(SOURCES))}")
+    if "folder" in names and path is None:
+        raise typer.BadParameter("source 'folder' needs --path DIR")
+    options: dict[str, dict[str, str | int]] = {name: {} for name in ("folder", "phantom")}
+    if path is not None:
+        options["folder"]["path"] = str(path.expanduser().absolute())
+    options["phantom"] |= {key: value for key, value in (("patients", patients), ("seed", seed)) if value is not None}
+    for owner, given in options.items():
+        if given and owner not in names:
+            raise typer.BadParameter(f"--{next(iter(given))} belongs to source {owner!r}, which is not named")
+    return tuple(SourceSpec(name=name, options=options.get(name, {})) for name in names)
+
+
+def cases(
+    lake: LakeOption = "",
+    recipe: Annotated[
+        RecipeName | None, typer.Option("--recipe", help="Default: paper, or what the lake has instead.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One row per case of the newest manifest: where it lies, what it holds, why it was refused."""
+    settings = open_session(lake)
+    place = open_lake(settings.lake_url, create=False)
+    rows = case_rows(newest_manifest(place, recipe), place)
+    if as_json:
+        terminal.print_json(rows)
+        return
+    columns = ("source", "case", "status", "split", "regions", "anatomy", "lesion", "reason")
+    lines = [[_cell(row[column]) for column in columns] for row in rows]
+    terminal.out().print(terminal.table(f"{len(rows)} cases in {place.url}", columns, lines))
+
+
+def newest_manifest(lake: Lake, recipe: RecipeName | None) -> Manifest:
+    """The newest manifest of a recipe; with none named, of the first preset that the lake has data of, paper first."""
+    names = [recipe] if recipe else sorted(get_args(RecipeName), key=lambda name: name != "paper")
+    manifests = [read_manifest(lake, RECIPES[name]()) for name in names]
+    return next((manifest for manifest in manifests if len(manifest.rows)), manifests[0])
+
+
+def sources(as_json: JsonOption = False) -> None:
+    """The catalogue: region, size, licence, access, and what to do for each."""
+    infos = [info.model_dump(mode="json") for info in source_infos()]
+    if as_json:
+        terminal.print_json(infos)
+        return
+    columns = ("name", "title", "regions", "licence", "access", "size", "how")
+    lines = [[_cell(info[column]) for column in columns] for info in infos]
+    terminal.out().print(terminal.table("sources", columns, lines))
+
+
+def _summarise(lake: Lake, before: Manifest, after: Manifest, names: list[str]) -> None:
+    out = terminal.out()
+    rows = after.rows[after.rows["source"].isin(names)]
+    refused = rows[rows["status"] == "quarantined"]
+    for row in refused.to_dict("records"):
+        terminal.err().print(f"quarantined {row['source']}/{row['case']}: {row['reason']}", markup=False)
+    state = "unchanged" if after.fingerprint == before.fingerprint else f"manifest {after.number}"
+    out.print(f"{len(rows) - len(refused)} cases sealed, {len(refused)} quarantined; {state}; lake {lake.url}")
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
+
+
+VERBS = (ingest, cases, sources)

@@ -1,0 +1,134 @@
+"""Model verbs of the command: run, plan, pretrain, finetune, evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows import terminal
+from flows.cli_data import JsonOption, LakeOption, RecipeOption
+from flows.params import (
+    FinetunePreset,
+    Preset,
+    override,
+    resolve_evaluate,
+    resolve_finetune,
+    resolve_pretrain,
+)
+from flows.plan import StageStatus
+from flows.plan import plan as plan_stages
+from flows.profiles import PROFILES, Profile
+from flows.results import show_results
+from flows.session import flows_here, open_session
+from infra.errors import UserError
+from infra.lake import Lake, open_lake
+from training.config import FinetuneTask
+
+ProfileOption = Annotated[
+    Literal["demo"], typer.Option("--profile", help="Sources, recipe and presets under one name.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="A directory of your own CTs; the phantom fills the splits beside it.")
+]
+PresetOption = Annotated[Preset, typer.Option("--preset", help="tiny: two CPU cores; paper: a GPU.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change one field of the config.")
+]
+
+
+def run(profile: ProfileOption = "demo", data: DataOption = None, lake: LakeOption = "") -> None:
+    """The whole way from raw CT to the evaluation table; what is unchanged is not done again."""
+    settings = open_session(lake)
+    place = open_lake(settings.lake_url)
+    chosen = _profile(profile, data, place.url)
+    stages = plan_stages(place, chosen)
+    _show_plan(stages)
+    if not all(stage.unchanged for stage in stages):
+        with flows_here(settings):
+            from flows.pipeline import pipeline
+
+            pipeline(chosen)
+        stages = plan_stages(place, chosen)
+    show_results(place, stages[-1].key, settings)
+
+
+def plan(
+    profile: ProfileOption = "demo", data: DataOption = None, lake: LakeOption = "", as_json: JsonOption = False
+) -> None:
+    """What `run` would do and why; nothing is started and nothing is written."""
+    settings = open_session(lake)
+    stages = plan_stages(_existing_lake(settings.lake_url), _profile(profile, data, settings.lake_url))
+    if as_json:
+        terminal.print_json([stage.model_dump(mode="json") for stage in stages])
+    else:
+        _show_plan(stages)
+
+
+def pretrain(
+    preset: PresetOption = "paper", lake: LakeOption = "", recipe: RecipeOption = "paper", changes: SetOption = None
+) -> None:
+    """Pre-train the diffusion model on the newest manifest."""
+    settings = open_session(lake)
+    open_lake(settings.lake_url, create=False)
+    config = override(resolve_pretrain(preset), changes or ())
+    with flows_here(settings):
+        from flows.pretrain import PretrainParams
+        from flows.pretrain import pretrain as flow
+
+        key = flow(PretrainParams(lake=settings.lake_url, recipe=recipe, config=config))
+    terminal.out().print(f"checkpoint: {settings.lake_url}/{key}")
+
+
+def finetune(
+    task: Annotated[FinetuneTask, typer.Argument(help="What the ControlNet is conditioned on.")],
+    preset: PresetOption = "paper",
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+    changes: SetOption = None,
+) -> None:
+    """Fine-tune a ControlNet on the pre-trained model of the same preset."""
+    settings = open_session(lake)
+    open_lake(settings.lake_url, create=False)
+    config = override(resolve_finetune(FinetunePreset(task=task, preset=preset)), changes or ())
+    with flows_here(settings):
+        from flows.finetune import FinetuneParams
+        from flows.finetune import finetune as flow
+
+        key = flow(FinetuneParams(lake=settings.lake_url, recipe=recipe, config=config, base=preset))
+    terminal.out().print(f"checkpoint: {settings.lake_url}/{key}")
+
+
+def evaluate(
+    preset: PresetOption = "paper", lake: LakeOption = "", recipe: RecipeOption = "paper", changes: SetOption = None
+) -> None:
+    """Judge the models of a preset on the held-out cases: six tasks beside their baselines."""
+    settings = open_session(lake)
+    place = open_lake(settings.lake_url, create=False)
+    config = override(resolve_evaluate(preset), changes or ())
+    controls = tuple(FinetunePreset(task=task, preset=preset) for task in ("superresolution", "lesion"))
+    with flows_here(settings):
+        from flows.evaluate import EvaluateParams
+        from flows.evaluate import evaluate as flow
+
+        key = flow(EvaluateParams(lake=place.url, recipe=recipe, config=config, base=preset, controls=controls))
+    show_results(place, key, settings)
+
+
+def _profile(name: str, data: Path | None, lake_url: str) -> Profile:
+    if data is not None and not data.expanduser().is_dir():
+        raise UserError(f"--data {data} is no directory")
+    return PROFILES[name](lake=lake_url, data=str(data.expanduser().absolute()) if data else "")
+
+
+def _existing_lake(url: str) -> Lake | None:
+    if "://" not in url and not (Path(url) / "lake.json").exists():
+        return None
+    return open_lake(url, create=False)
+
+
+def _show_plan(stages: list[StageStatus]) -> None:
+    rows = [(stage.stage, stage.status, stage.why) for stage in stages]
+    terminal.out().print(terminal.table("", ("stage", "", "why"), rows))
+
+
+VERBS = (run, plan, pretrain, finetune, evaluate)

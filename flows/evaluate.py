@@ -1,0 +1,76 @@
+"""Evaluate: the sweep of tasks on held-out cases, its table and its report."""
+
+import logging
+from collections.abc import Mapping
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from evaluation.config import EvaluateConfig, evaluate_key
+from evaluation.results import EvaluationRun, finished_sweep
+from flows.artifacts import publish_note, stage_progress
+from flows.finetune import finetune_model
+from flows.params import (
+    EvaluateChoice,
+    FinetuneChoice,
+    FinetunePreset,
+    PretrainChoice,
+    StageParams,
+    resolve_evaluate,
+    resolve_finetune,
+    resolve_pretrain,
+)
+from flows.pretrain import pretrain_model
+from infra.lake import open_lake
+from infra.settings import load_settings
+from preprocessing.manifest import read_manifest
+from preprocessing.recipe import Recipe
+from training.runs import TrainedRun
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluateParams(StageParams):
+    """One sweep; the models it needs are trained first where that was not done."""
+
+    config: EvaluateChoice = Field("tiny", description="a preset's name or a full config")
+    base: PretrainChoice = Field("tiny", description="the pre-training run to judge")
+    controls: tuple[FinetuneChoice, ...] = Field(
+        (FinetunePreset(task="superresolution"), FinetunePreset(task="lesion")),
+        description="the fine-tuned models of the tasks that need one",
+    )
+
+
+DEFAULTS = EvaluateParams()
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate_models(
+    lake_url: str, recipe: Recipe, config: EvaluateConfig, base: TrainedRun, controls: Mapping[str, TrainedRun]
+) -> EvaluationRun:
+    """The sweep of one base model and its ControlNets; measured only if that sweep is not in the lake yet."""
+    lake = open_lake(lake_url or load_settings().lake_url)
+    keys = {name: run.key for name, run in controls.items()}
+    key = evaluate_key(read_manifest(lake, recipe).fingerprint, config, base.key, keys)
+    if done := finished_sweep(lake, key):
+        logger.info("evaluate is unchanged: %s", key)
+        return done
+    from evaluation.sweep import evaluate as launch
+
+    report = stage_progress("evaluate", "tasks")
+    run = launch(lake, recipe, config, base.key, keys, on_log=report)
+    publish_note("evaluate", f"report `{lake.url_of(run.key)}/report.html`, {len(run.table)} measurements")
+    return run
+
+
+@flow(name="evaluate")
+def evaluate(params: EvaluateParams = DEFAULTS) -> str:
+    """Judge the models on the held-out cases; the key of the sweep in the lake."""
+    recipe = params.full_recipe
+    base = pretrain_model(params.lake, recipe, resolve_pretrain(params.base))
+    configs = [resolve_finetune(choice) for choice in params.controls]
+    controls: dict[str, TrainedRun] = {
+        config.task: finetune_model(params.lake, recipe, config, base) for config in configs
+    }
+    return evaluate_models(params.lake, recipe, resolve_evaluate(params.config), base, controls).key

@@ -1,0 +1,29 @@
+"""Pipeline: the whole way from raw CT to the evaluation table, every stage only if what it reads changed."""
+
+from prefect import flow
+
+from flows.evaluate import evaluate_models
+from flows.finetune import finetune_model
+from flows.ingest import IngestParams, ingest_sources
+from flows.pretrain import pretrain_model
+from flows.profiles import Profile, demo, require_splits
+from training.runs import TrainedRun
+
+DEFAULTS = demo()
+
+
+@flow(name="pipeline")
+def pipeline(params: Profile = DEFAULTS) -> str:
+    """Ingest every source, pre-train if the manifest is new, fine-tune, evaluate; the key of the sweep in the lake.
+
+    Raises:
+        UserError: a region has too few patients for validation or test.
+    """
+    lake, recipe = params.lake, params.full_recipe
+    manifest = ingest_sources(IngestParams(lake=lake, recipe=recipe, sources=params.sources))
+    require_splits(manifest, params)
+    base = pretrain_model(lake, recipe, params.pretrain_config)
+    controls: dict[str, TrainedRun] = {}
+    for config in params.finetune_configs:
+        controls[config.task] = finetune_model(lake, recipe, config, base)
+    return evaluate_models(lake, recipe, params.evaluate_config, base, controls).key

@@ -1,0 +1,87 @@
+"""Plan: what a run of a profile would do and why, decided only from seals, manifests and runs in the lake.
+
+No Prefect, no torch: it takes seconds, whatever the size of the lake, because only listings and small tables are read.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from evaluation.config import evaluate_key
+from flows.profiles import Profile
+from infra.config import Config
+from infra.lake import Lake
+from preprocessing.case import Case
+from preprocessing.manifest import Manifest, read_manifest
+from training.runs import finetune_key, pretrain_key, run_exists
+
+
+class StageStatus(Config):
+    """What would become of one stage; `key` is its result's place in the lake, "" where that is not known yet."""
+
+    stage: str
+    status: Literal["unchanged", "would run"]
+    why: str
+    key: str = ""
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing would be done."""
+        return self.status == "unchanged"
+
+
+def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
+    """One status per stage, in the order of the pipeline; no lake = nothing is there yet.
+
+    Raises:
+        UserError: a source cannot be listed or the lake cannot be read.
+    """
+    listings = [(spec.name, spec.make().cases()) for spec in profile.sources]
+    manifest = read_manifest(lake, profile.full_recipe) if lake else None
+    if lake is None or manifest is None or not manifest.number:
+        first = [_would_run(f"ingest {name}", f"{len(cases)} new cases") for name, cases in listings]
+        return [*first, *_unknown(profile, "there is no data yet")]
+    first = [ingest_status(manifest, name, cases) for name, cases in listings]
+    if not all(stage.unchanged for stage in first):
+        return [*first, *_unknown(profile, "the data may change")]
+    return [*first, *_models(lake, manifest, profile)]
+
+
+def ingest_status(manifest: Manifest, source: str, cases: Sequence[Case]) -> StageStatus:
+    """Compares what a source lists with the manifest's rows of it, by version token."""
+    stage = f"ingest {source}"
+    rows = {case: row for (owner, case), row in manifest.by_case().items() if owner == source}
+    from preprocessing.ingest import is_unchanged, without_namesakes
+
+    listed = {case.id: case for case in without_namesakes(cases)}
+    new = len(listed.keys() - rows.keys())
+    gone = len(rows.keys() - listed.keys())
+    changed = sum(not is_unchanged(listed[name], rows[name]) for name in listed.keys() & rows.keys())
+    if new or gone or changed:
+        return _would_run(stage, f"{new} new, {changed} changed, {gone} no longer listed")
+    return StageStatus(stage=stage, status="unchanged", why=f"{len(rows)} cases as in manifest {manifest.number}")
+
+
+def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatus]:
+    base = pretrain_key(manifest.fingerprint, profile.pretrain_config)
+    stages = [_run_status(lake, "pretrain", base)]
+    controls: dict[str, str] = {}
+    for config in profile.finetune_configs:
+        controls[config.task] = finetune_key(manifest.fingerprint, config, base)
+        stages.append(_run_status(lake, f"finetune {config.task}", controls[config.task]))
+    sweep = evaluate_key(manifest.fingerprint, profile.evaluate_config, base, controls)
+    return [*stages, _run_status(lake, "evaluate", sweep)]
+
+
+def _run_status(lake: Lake, stage: str, key: str) -> StageStatus:
+    if run_exists(lake, key):
+        return StageStatus(stage=stage, status="unchanged", why="sealed for this data and config", key=key)
+    return StageStatus(stage=stage, status="would run", why="no run of this data and config", key=key)
+
+
+def _unknown(profile: Profile, why: str) -> list[StageStatus]:
+    tasks = [f"finetune {config.task}" for config in profile.finetune_configs]
+    return [_would_run(stage, why) for stage in ("pretrain", *tasks, "evaluate")]
+
+
+def _would_run(stage: str, why: str) -> StageStatus:
+    return StageStatus(stage=stage, status="would run", why=why)

@@ -1,0 +1,84 @@
+"""Pretrain: the diffusion model on the lake's newest manifest, told to MLflow as it goes."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from flows.artifacts import publish_note, stage_progress
+from flows.params import PretrainChoice, StageParams, resolve_pretrain
+from infra.lake import Lake, open_lake
+from infra.settings import load_settings
+from infra.tracking import MODEL, DataVersion, tracked_run
+from preprocessing.manifest import read_manifest
+from preprocessing.recipe import Recipe
+from training.config import FinetuneConfig, PretrainConfig
+from training.runs import TrainedRun, finished_run, pretrain_key
+
+logger = logging.getLogger(__name__)
+
+OnLog = Callable[[int, Mapping[str, float]], None]
+
+
+class PretrainParams(StageParams):
+    """One pre-training run on the newest manifest of a lake and recipe."""
+
+    config: PretrainChoice = Field("tiny", description="tiny: two CPU cores in minutes; paper: a GPU; or a full config")
+
+
+DEFAULTS = PretrainParams()
+
+
+def data_version(lake: Lake, recipe: Recipe, fingerprint: str) -> DataVersion:
+    """The manifest as MLflow's dataset input."""
+    return DataVersion(name=f"ct-{recipe.name}", fingerprint=fingerprint, url=lake.url)
+
+
+def track_training(
+    stage: str,
+    config: PretrainConfig | FinetuneConfig,
+    key: str,
+    data: DataVersion,
+    train: Callable[[OnLog], TrainedRun],
+) -> TrainedRun:
+    """Runs a training with its curve in MLflow and in Prefect, and registers the checkpoint as a model."""
+    report = stage_progress(stage, "iterations")
+    url = f"{data.url}/{key}"
+    fingerprint = key.rpartition("/")[2]
+    steps = config.train.iterations
+    experiment, name = stage.partition(" ")[0], f"{stage} {config.preset}"
+    with tracked_run(experiment, name, params=config, tags={"url": url}, dataset=data, fingerprint=fingerprint) as run:
+
+        def on_log(step: int, values: Mapping[str, float]) -> None:
+            run.log_metrics(values, step)
+            report(step, steps, f"loss {values['loss']:.3f}" if "loss" in values else "")
+
+        report(0, steps, "reading cases")
+        trained = train(on_log)
+        model = MODEL if isinstance(config, PretrainConfig) else f"{MODEL}-{config.task}"
+        run.log_model(url, name=model, params=config, step=steps)
+    publish_note(stage, f"{stage} ({config.preset}): checkpoint `{url}`, data `{data.fingerprint}`")
+    return trained
+
+
+@task(name="pretrain", cache_policy=NO_CACHE)
+def pretrain_model(lake_url: str, recipe: Recipe, config: PretrainConfig) -> TrainedRun:
+    """The pre-trained model of the newest manifest; trained only if that run is not in the lake yet."""
+    lake = open_lake(lake_url or load_settings().lake_url)
+    fingerprint = read_manifest(lake, recipe).fingerprint
+    key = pretrain_key(fingerprint, config)
+    if done := finished_run(lake, key):
+        logger.info("pretrain is unchanged: %s", key)
+        return done
+    from training.launch import pretrain as launch
+
+    data = data_version(lake, recipe, fingerprint)
+    return track_training("pretrain", config, key, data, lambda on_log: launch(lake, recipe, config, on_log=on_log))
+
+
+@flow(name="pretrain")
+def pretrain(params: PretrainParams = DEFAULTS) -> str:
+    """Pre-train on the newest manifest; the key of the run in the lake."""
+    return pretrain_model(params.lake, params.full_recipe, resolve_pretrain(params.config)).key

@@ -1,0 +1,170 @@
+"""The command: what it prints where, its exit codes, and one sentence for what a user can mend."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flows import cli
+
+KEYS = {"source", "case", "patient", "status", "reason", "url", "origin", "regions", "anatomy", "lesion", "licence",
+        "cluster", "split"}  # fmt: skip
+
+
+def _call(capsys, *arguments):
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_cases_prints_one_json_array_and_nothing_else(ingested, capsys):
+    code, out, err = _call(capsys, "cases", "--lake", ingested.url, "--json")
+    rows = json.loads(out)
+    assert (code, err) == (0, "")
+    assert all(set(row) == KEYS for row in rows)
+    assert {row["source"] for row in rows} == {"phantom", "folder"}
+    sealed = next(row for row in rows if row["status"] == "sealed")
+    refused = next(row for row in rows if row["status"] == "quarantined")
+    assert sealed["url"].startswith(ingested.url)
+    assert sealed["reason"] is None
+    assert sealed["lesion"] is True
+    assert sealed["regions"] == ["head_neck", "chest", "abdomen"]
+    assert refused["reason"] == "it is an MR image"
+    assert refused["url"] is None
+
+
+def test_cases_of_a_lake_without_data_is_an_empty_array(lake, capsys):
+    code, out, _ = _call(capsys, "cases", "--lake", lake.url, "--json")
+    assert (code, json.loads(out)) == (0, [])
+
+
+def test_cases_reads_the_recipe_that_the_lake_has(ingested, capsys):
+    _, unnamed, _ = _call(capsys, "cases", "--lake", ingested.url, "--json")
+    _, demo, _ = _call(capsys, "cases", "--lake", ingested.url, "--recipe", "demo", "--json")
+    _, paper, _ = _call(capsys, "cases", "--lake", ingested.url, "--recipe", "paper", "--json")
+    assert json.loads(unnamed) == json.loads(demo)
+    assert json.loads(paper) == []
+
+
+def test_sources_json_is_the_catalogue(capsys):
+    code, out, _ = _call(capsys, "sources", "--json")
+    names = {info["name"] for info in json.loads(out)}
+    assert code == 0
+    assert {"phantom", "folder"} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cases", "--lake", "{tmp}/nowhere"], "there is no lake at {tmp}/nowhere"),
+        (["cases", "--lake", "ftp://host/lake"], "ftp://host/lake is no lake"),
+        (["ingest", "folder", "--path", "{tmp}/empty"], "{tmp}/empty holds no CT"),
+        (["ingest", "folder", "--path", "{tmp}/nowhere"], "{tmp}/nowhere is not there"),
+        (["ingest", "phantom", "--lake", "{tmp}/file"], "{tmp}/file"),
+        (["run", "--data", "{tmp}/nowhere"], "{tmp}/nowhere is no directory"),
+        (["pretrain", "--lake", "{tmp}/nowhere"], "there is no lake at {tmp}/nowhere"),
+        (["pretrain", "--set", "train.nope=1", "--lake", "{lake}"], "'train.nope=1' names no field"),
+        (["pretrain", "--set", "train.iterations=-1", "--lake", "{lake}"], "train.iterations"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_exit_code_1(arguments, sentence, tmp_path, lake, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    names = {"tmp": tmp_path, "lake": lake.url}
+    code, out, err = _call(capsys, *(argument.format(**names) for argument in arguments))
+    assert code == 1
+    assert out == ""
+    assert err.startswith("meddiff: ")
+    assert sentence.format(**names) in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ingest", "no-such-source"], "unknown source 'no-such-source'; known: folder, phantom"),
+        (["ingest"], "SOURCE"),
+        (["ingest", "folder"], "needs --path"),
+        (["ingest", "phantom", "--path", "x"], "--path belongs to source 'folder'"),
+        (["ingest", "phantom", "--recipe", "coarse"], "'coarse' is not one of"),
+        (["run", "--profile", "huge"], "'huge' is not"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["cases", "--jsn"], "No such option"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
+    code, out, err = _call(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_every_verb_explains_itself(capsys):
+    verbs = [command.callback.__name__ for command in cli.app.registered_commands]
+    assert {
+        "run",
+        "ingest",
+        "cases",
+        "sources",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "plan",
+        "up",
+        "down",
+        "doctor",
+    } == set(verbs)
+    for verb in verbs:
+        code, out, _ = _call(capsys, verb, "--help")
+        assert code == 0
+        assert "Usage: meddiff" in out
+
+
+def test_an_unchanged_ingest_starts_no_prefect(ingested, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flows.ingest", None)
+    code, out, _ = _call(capsys, "ingest", "phantom", "--patients", 6, "--recipe", "demo", "--lake", ingested.url)
+    assert code == 0
+    assert "6 cases sealed, 0 quarantined; unchanged" in out
+
+
+def test_plan_json_names_every_stage(ingested, capsys):
+    code, out, _ = _call(capsys, "plan", "--lake", ingested.url, "--json")
+    stages = json.loads(out)
+    assert code == 0
+    assert [stage["stage"] for stage in stages] == [
+        "ingest phantom",
+        "pretrain",
+        "finetune superresolution",
+        "finetune lesion",
+        "evaluate",
+    ]
+
+
+def test_plan_of_a_lake_that_is_not_there_makes_none(tmp_path, capsys):
+    code, out, _ = _call(capsys, "plan", "--lake", tmp_path / "new", "--json")
+    assert code == 0
+    assert {stage["status"] for stage in json.loads(out)} == {"would run"}
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_relative_lake_becomes_absolute_for_every_process(tmp_path, monkeypatch, capsys):
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    _call(capsys, "plan", "--lake", "here/lake", "--json")
+    assert os.environ["MEDDIFF_LAKE"] == str(tmp_path / "here" / "lake")
+
+
+def test_doctor_tells_what_is_there(capsys):
+    code, out, _ = _call(capsys, "doctor", "--json")
+    found = {check["what"]: check for check in json.loads(out)}
+    assert found["Python"]["ok"]
+    assert {"memory", "disk", "GPU", "prefect", "lake"} <= set(found)
+    assert code == (0 if all(check["ok"] for check in found.values()) else 1)
+
+
+def test_the_command_imports_neither_prefect_nor_torch():
+    script = "import sys, flows.cli; print(sorted({'prefect', 'torch', 'monai', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

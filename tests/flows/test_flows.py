@@ -1,0 +1,205 @@
+"""The flows around fake stages: what is called with what, what is told to Prefect and MLflow, what is left out."""
+
+import sys
+import types
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import PATIENTS, phantom_rows
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+import flows.artifacts
+import flows.evaluate
+import flows.ingest
+from evaluation.results import EvaluationRun
+from flows.finetune import finetune
+from flows.ingest import IngestParams, ingest_ct
+from flows.params import SourceSpec
+from flows.pipeline import pipeline
+from flows.pretrain import PretrainParams, pretrain
+from flows.profiles import demo
+from flows.progress import watched_by
+from infra.errors import UserError
+from preprocessing import recipe
+from preprocessing.ingest import IngestSummary
+from preprocessing.manifest import commit, read_manifest
+from training.config import ModelConfig
+from training.runs import RunSeal, finetune_key, finished_run, pretrain_key, seal_key
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect():
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory):
+    """One MLflow database: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture(autouse=True)
+def tracked(own_home, tracking, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    return tracking
+
+
+@pytest.fixture
+def events(monkeypatch):
+    seen = []
+    monkeypatch.setattr(flows.artifacts, "emit_event", lambda **event: seen.append(event))
+    return seen
+
+
+@pytest.fixture
+def stages(monkeypatch, lake):
+    """Fakes of the heavy stages that leave real seals, and the list of their calls."""
+    calls = []
+
+    def ingest(place, rules, sources, *, settings, on_progress):
+        calls.append(("ingest", sources[0].info.name))
+        cases = sources[0].cases()
+        for number, _ in enumerate(cases, 1):
+            on_progress(sources[0].info.name, number, len(cases), None)
+        commit(place, rules, {sources[0].info.name: phantom_rows(sources[0].patients)})
+        return IngestSummary(read_manifest(place, rules), ())
+
+    def run(place, key, stage, base, on_log):
+        calls.append((stage, key))
+        on_log(10, {"loss": 0.5})
+        seal = RunSeal(
+            stage=stage.split()[0], run=key[-32:], manifest="", config={}, model=ModelConfig(), base=base, step=10,
+            checkpoint="c", sha256="", metrics={"loss": 0.5}, history=(),
+        )  # fmt: skip
+        place.write(seal_key(key), seal.model_dump_json().encode())
+        return replace(finished_run(place, key), unchanged=False)
+
+    def fake_pretrain(place, rules, config, *, on_log):
+        return run(place, pretrain_key(read_manifest(place, rules).fingerprint, config), "pretrain", "", on_log)
+
+    def fake_finetune(place, rules, config, base, *, on_log):
+        key = finetune_key(read_manifest(place, rules).fingerprint, config, base.key)
+        return run(place, key, f"finetune {config.task}", base.key, on_log)
+
+    def fake_evaluate(place, rules, config, base, controls, *, on_log):
+        calls.append(("evaluate", base, sorted(controls)))
+        on_log(6, 6, "report")
+        return EvaluationRun("runs/evaluate/x", "x", pd.DataFrame({"value": [1.0]}))
+
+    monkeypatch.setattr(flows.ingest, "ingest", ingest)
+    launch = types.SimpleNamespace(pretrain=fake_pretrain, finetune=fake_finetune)
+    monkeypatch.setitem(sys.modules, "training.launch", launch)
+    monkeypatch.setitem(sys.modules, "evaluation.sweep", types.SimpleNamespace(evaluate=fake_evaluate))
+    monkeypatch.setattr(flows.evaluate, "finished_sweep", lambda place, key: None)
+    return calls
+
+
+def _phantom(patients=PATIENTS):
+    return (SourceSpec(name="phantom", options={"patients": patients}),)
+
+
+def _artifacts(kind):
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType
+
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=[kind])))
+
+
+def test_ingest_commits_the_sources_and_announces_the_new_manifest(lake, stages, events):
+    told = []
+    with watched_by(lambda *step: told.append(step)):
+        summary = ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
+    manifest = read_manifest(lake, recipe.demo())
+    assert summary == {"manifest": 1, "fingerprint": manifest.fingerprint, "cases": 6}
+    assert told[-1] == ("ingest phantom", 6, 6, "")
+    assert [event["resource"]["prefect.resource.id"] for event in events] == [f"meddiff://{lake.id}/manifest"]
+    assert events[0]["payload"]["fingerprint"] == manifest.fingerprint
+
+
+def test_an_unchanged_manifest_is_not_announced(ingested, stages, events):
+    ingest_ct(IngestParams(lake=ingested.url, sources=_phantom()))
+    assert stages == [("ingest", "phantom")]
+    assert events == []
+
+
+def test_ingest_leaves_progress_and_a_table_of_counts(lake, stages, events):
+    ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
+    progress = [artifact for artifact in _artifacts("progress") if artifact.key == "ingest-phantom"]
+    assert progress[-1].data == 100.0
+    table = [artifact for artifact in _artifacts("table") if artifact.key == "ingest-sources"][-1]
+    assert '"sealed": 6' in table.data
+
+
+def test_a_source_that_cannot_be_listed_does_not_stop_the_others(lake, stages, events, tmp_path, monkeypatch):
+    missing = SourceSpec(name="folder", options={"path": str(tmp_path / "nowhere")})
+    real = flows.ingest.ingest
+
+    def ingest(place, rules, sources, **kwargs):
+        if sources[0].info.name == "folder":
+            sources[0].cases()
+        return real(place, rules, sources, **kwargs)
+
+    monkeypatch.setattr(flows.ingest, "ingest", ingest)
+    with pytest.raises(UserError, match=r"folder: .*nowhere is not there"):
+        ingest_ct(IngestParams(lake=lake.url, sources=(missing, *_phantom())))
+    assert len(read_manifest(lake, recipe.demo()).rows) == 6
+
+
+def test_pretrain_logs_curve_data_and_model_to_mlflow(ingested, stages, tracked):
+    from mlflow import MlflowClient
+
+    key = pretrain(PretrainParams(lake=ingested.url, recipe="demo"))
+    client = MlflowClient(tracked)
+    experiment = client.get_experiment_by_name("pretrain").experiment_id
+    (run,) = client.search_runs([experiment], f"tags.url = '{ingested.url}/{key}'")
+    assert run.data.metrics["loss"] == 0.5
+    assert run.data.params["model.patch"] == "32"
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == read_manifest(ingested, recipe.demo()).fingerprint
+    assert client.search_registered_models()[0].name == "meddiff-fm"
+
+
+def test_a_sealed_training_is_not_launched_again(ingested, stages):
+    first = pretrain(PretrainParams(lake=ingested.url, recipe="demo"))
+    again = pretrain(PretrainParams(lake=ingested.url, recipe="demo"))
+    assert first == again
+    assert len(stages) == 1
+
+
+def test_the_pipeline_calls_every_stage_once_in_order(lake, stages, events):
+    profile = demo(lake.url)
+    key = pipeline(profile)
+    assert [call[0] for call in stages] == [
+        "ingest", "pretrain", "finetune superresolution", "finetune lesion", "evaluate",
+    ]  # fmt: skip
+    assert stages[-1] == ("evaluate", stages[1][1], ["lesion", "superresolution"])
+    assert key == "runs/evaluate/x"
+
+
+def test_the_pipeline_stops_before_training_where_a_split_is_too_small(lake, stages, events):
+    with pytest.raises(UserError, match="has 0 patients"):
+        pipeline(demo(lake.url).replace(sources=_phantom(2)))
+    assert [call[0] for call in stages] == ["ingest"]
+
+
+@pytest.mark.parametrize(
+    "flow", [ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline], ids=lambda f: f.name
+)
+def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flow):
+    schema = flow.parameters.model_dump()
+    assert list(schema["properties"]) == ["params"]
+    assert not schema.get("required")
+    model = schema["properties"]["params"]
+    reference = model.get("$ref") or model["allOf"][0]["$ref"]
+    fields = schema["definitions"][reference.rpartition("/")[2]]["properties"]
+    assert all(field.get("description") for field in fields.values())
+
+
+def test_flow_names_are_the_deployments():
+    names = {flow.name for flow in (ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline)}
+    assert names == {"ingest-ct", "pretrain", "finetune", "evaluate", "pipeline"}

@@ -1,0 +1,96 @@
+"""The plan: what is sealed for this data and config is unchanged, everything after a change would run."""
+
+import json
+
+import pytest
+from conftest import PATIENTS, phantom_rows
+
+from evaluation.config import evaluate_key
+from flows.params import SourceSpec
+from flows.plan import plan
+from flows.profiles import demo
+from preprocessing import recipe
+from preprocessing.manifest import commit, read_manifest
+from training.runs import finetune_key, pretrain_key, seal_key
+
+
+def _profile(lake, patients=PATIENTS):
+    return demo(lake.url).replace(sources=(SourceSpec(name="phantom", options={"patients": patients}),))
+
+
+def _status(stages):
+    return {stage.stage: stage.status for stage in stages}
+
+
+def _seal_all(lake, profile):
+    fingerprint = read_manifest(lake, recipe.demo()).fingerprint
+    base = pretrain_key(fingerprint, profile.pretrain_config)
+    controls = {c.task: finetune_key(fingerprint, c, base) for c in profile.finetune_configs}
+    keys = [base, *controls.values(), evaluate_key(fingerprint, profile.evaluate_config, base, controls)]
+    for key in keys:
+        lake.write(seal_key(key), json.dumps({"format": 1}).encode())
+    return keys
+
+
+def test_with_no_lake_everything_would_run(lake):
+    stages = plan(None, _profile(lake))
+    assert set(_status(stages).values()) == {"would run"}
+    assert stages[0].why == "6 new cases"
+    assert all(stage.key == "" for stage in stages)
+
+
+def test_after_the_ingest_the_models_would_run_and_their_places_are_known(ingested):
+    stages = plan(ingested, _profile(ingested))
+    assert _status(stages) == {
+        "ingest phantom": "unchanged",
+        "pretrain": "would run",
+        "finetune superresolution": "would run",
+        "finetune lesion": "would run",
+        "evaluate": "would run",
+    }
+    assert all(stage.key.startswith("runs/") for stage in stages[1:])
+
+
+def test_what_is_sealed_is_unchanged(ingested):
+    keys = _seal_all(ingested, _profile(ingested))
+    stages = plan(ingested, _profile(ingested))
+    assert set(_status(stages).values()) == {"unchanged"}
+    assert [stage.key for stage in stages[1:]] == keys
+
+
+def test_one_more_case_makes_everything_run_again(ingested):
+    _seal_all(ingested, _profile(ingested))
+    stages = plan(ingested, _profile(ingested, patients=PATIENTS + 1))
+    assert set(_status(stages).values()) == {"would run"}
+    assert stages[0].why == "1 new, 0 changed, 0 no longer listed"
+
+
+def test_a_changed_case_is_noticed_by_its_version(ingested):
+    rows = phantom_rows()
+    commit(ingested, recipe.demo(), {"phantom": [rows[0].replace(version="older"), *rows[1:]]})
+    assert plan(ingested, _profile(ingested))[0].why == "0 new, 1 changed, 0 no longer listed"
+
+
+def test_a_case_refused_by_accident_is_tried_again(ingested):
+    rows = phantom_rows()
+    broken = rows[0].replace(status="quarantined", reason="unexpected: the worker died", key="", seal="")
+    commit(ingested, recipe.demo(), {"phantom": [broken, *rows[1:]]})
+    assert plan(ingested, _profile(ingested))[0].status == "would run"
+
+
+def test_another_config_runs_from_its_stage_on(ingested):
+    profile = _profile(ingested)
+    _seal_all(ingested, profile)
+    lesion = profile.finetune_configs[1]
+    longer = lesion.replace(train=lesion.train.replace(iterations=61))
+    status = _status(plan(ingested, profile.replace(finetune=(profile.finetune_configs[0], longer))))
+    assert status["pretrain"] == status["finetune superresolution"] == "unchanged"
+    assert status["finetune lesion"] == status["evaluate"] == "would run"
+
+
+@pytest.mark.parametrize("gone", range(4))
+def test_a_deleted_run_is_run_again(ingested, gone):
+    keys = _seal_all(ingested, _profile(ingested))
+    ingested.delete(seal_key(keys[gone]))
+    stages = plan(ingested, _profile(ingested))
+    assert stages[1 + gone].status == "would run"

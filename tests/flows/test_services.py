@@ -1,0 +1,85 @@
+"""Real servers on loopback: up, a deployed run to its end, down, and nothing is left."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+BIN = Path(sys.executable).parent
+
+
+def _meddiff(*arguments):
+    done = subprocess.run([BIN / "meddiff", *arguments], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _ask(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        return json.load(reply)
+
+
+def _processes_of(home):
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MEDDIFF_HOME") == str(home) and process.pid != os.getpid():
+                found.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A state folder whose services are ended whatever happens."""
+    yield tmp_path / "home"
+    subprocess.run([BIN / "meddiff", "down"], env=os.environ, check=False, capture_output=True)
+
+
+def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
+    said = _meddiff("up")
+    state = {s["name"]: s for s in json.loads((house / "services.json").read_text())["services"]}
+    api, tracking = state["prefect"]["address"], state["mlflow"]["address"]
+    assert f"export PREFECT_API_URL={api}" in said
+    assert tracking in said
+
+    deployed = {(d["name"], d["entrypoint"]): d for d in _ask(f"{api}/deployments/filter", {})}
+    assert set(deployed) == {
+        ("default", f"flows.{module}.{flow}")
+        for module, flow in (
+            ("ingest", "ingest_ct"), ("pretrain", "pretrain"), ("finetune", "finetune"), ("evaluate", "evaluate"),
+            ("pipeline", "pipeline"),
+        )
+    }  # fmt: skip
+    assert not deployed["default", "flows.ingest.ingest_ct"]["schedules"][0]["active"]
+    with urllib.request.urlopen(f"{tracking}/health", timeout=20) as reply:
+        assert reply.status == 200
+
+    assert "Prefect" in _meddiff("up")
+    assert {s["pid"] for s in json.loads((house / "services.json").read_text())["services"]} == {
+        s["pid"] for s in state.values()
+    }
+
+    run = subprocess.run(
+        [BIN / "prefect", "deployment", "run", "ingest-ct/default", "--watch"],
+        env={**os.environ, "PREFECT_API_URL": api}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    cases = json.loads(_meddiff("cases", "--json"))
+    assert len(cases) >= 36
+    assert {case["status"] for case in cases} == {"sealed"}
+    assert cases[0]["url"].startswith(str(house / "lake"))
+
+    _meddiff("down")
+    assert _processes_of(house) == []
+    assert not (house / "services.json").exists()
