@@ -113,7 +113,7 @@ def panel_pngs(panel: "Panel", centre_zyx: Sequence[int] | None = None) -> list[
 def png(image: NDArray[np.uint8]) -> bytes:
     """An RGB image as PNG; equal images give equal bytes."""
     buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray(image), format="png", metadata={"Software": None})
+    imsave(buffer, np.ascontiguousarray(image), format="png", metadata={"Software": "meddiff"})
     return buffer.getvalue()
 
 

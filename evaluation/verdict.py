@@ -57,7 +57,7 @@ def clear_winner(rows: pd.DataFrame) -> str:
 
     Yardsticks do not compete. A method without an interval neither wins nor lets another win.
     """
-    rivals = rows[(rows["method"].map(kind) != "reference") & rows["mean"].notna()]
+    rivals = rows[rows["method"].map(lambda method: kind(str(method)) != "reference") & rows["mean"].notna()]
     sign = direction(rows["metric"].iloc[0]) if len(rows) else 0
     if sign == 0 or len(rivals) < 2:
         return ""
@@ -71,7 +71,7 @@ def clear_winner(rows: pd.DataFrame) -> str:
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with ours first, then baselines, then yardsticks, each best first."""
     sign = direction(rows["metric"].iloc[0]) if len(rows) else 0
-    groups = rows["method"].map(lambda method: ("ours", "baseline", "reference").index(kind(method)))
+    groups = rows["method"].map(lambda method: ("ours", "baseline", "reference").index(kind(str(method))))
     keys = rows.assign(_kind=groups, _score=-(sign or 1) * rows["mean"])
     return rows.loc[keys.sort_values(["_kind", "_score", "method"], na_position="last").index]
 

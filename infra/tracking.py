@@ -125,7 +125,7 @@ class TrackedRun:
         self._outbox.put(label, lambda: self._send(send), values)
 
     def _send(self, send: "Callable[[MlflowClient, str], object]") -> None:
-        client = _connect(self._settings)
+        client = _client(self._settings.mlflow_uri, self._settings.home)
         if not self.run_id:
             self._experiment_id = _experiment_id(client, self.experiment, self._settings)
             self.run_id = _open_run(client, self._experiment_id, self)
@@ -195,21 +195,21 @@ def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str
 
 
 @cache
-def _connect(settings: Settings) -> "MlflowClient":
+def _client(uri: str, home: Path) -> "MlflowClient":
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+    home.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 @contextmanager
 def _asking(settings: Settings | None, what: str) -> "Iterator[MlflowClient]":
     where = settings or load_settings()
     try:
-        yield _connect(where)
+        yield _client(where.mlflow_uri, where.home)
     except Exception as error:  # noqa: BLE001 - a witness that is away must not end the work
         _log.warning("MLflow at %s does not answer (%s): %s", where.mlflow_uri, first_line(error), what)
 
