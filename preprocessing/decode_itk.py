@@ -3,6 +3,7 @@
 A NRRD file whose `space` is missing says nothing of left and right: it is marked as not oriented.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ def read_itk(path: Path) -> Raster:
 
 def _read(path: Path) -> Image:
     """The image, checked to be one volume of plain numbers before its voxels are read."""
+    _check_dimensions(path)
     reader = ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -49,6 +51,19 @@ def _read(path: Path) -> Image:
             f"{path.name} is damaged, cut short or no {path.suffix} file ({_last_line(error)}); "
             "copy or export it again."
         ) from error
+
+
+def _check_dimensions(path: Path) -> None:
+    """Refuses a MetaImage header with an impossible number of dimensions, which would end the process inside ITK."""
+    if path.suffix.lower() not in (".mha", ".mhd"):
+        return
+    with path.open("rb") as stream:
+        stated = re.search(rb"^\s*NDims\s*=\s*([^\r\n]*)", stream.read(4096), re.MULTILINE)
+    number = stated.group(1).decode("ascii", "replace").strip() if stated else "(none)"
+    if number not in ("1", "2", "3", "4", "5"):
+        raise CaseError(
+            f"{path.name}: its header states NDims = {number[:20]}; it is damaged, copy or export it again."
+        )
 
 
 def _check_shape(reader: ImageFileReader, path: Path) -> None:

@@ -69,7 +69,7 @@ def _values(image: nib.Nifti1Pair, path: Path) -> NDArray:
     if kind.kind not in "iuf":
         raise CaseError(f"{path.name}: voxels of type {kind} are colours or complex numbers, not HU; it is no CT.")
     _check_bytes(image, shape, path)
-    raw = np.asanyarray(proxy.get_unscaled()).reshape(shape, order="F").T  # pyright: ignore[reportAttributeAccessIssue]
+    raw = _stored(image).reshape(shape, order="F").T
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     slope, intercept = float(proxy.slope), float(proxy.inter)  # pyright: ignore[reportAttributeAccessIssue]
     if (slope, intercept) == (1.0, 0.0):
@@ -79,6 +79,21 @@ def _values(image: nib.Nifti1Pair, path: Path) -> NDArray:
     if raw.dtype.kind != "f" and slope.is_integer() and intercept.is_integer() and abs(slope) < 1e4 > abs(intercept):
         return raw.astype(np.int32) * np.int32(slope) + np.int32(intercept)
     return raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def _stored(image: nib.Nifti1Pair) -> NDArray:
+    """The numbers in the file; a gzip file is read to its end, so that its checksum is compared."""
+    proxy = image.dataobj
+    path = Path(image.file_map["image"].filename or "")
+    if path.suffix.lower() != ".gz":
+        return np.asanyarray(proxy.get_unscaled())  # pyright: ignore[reportAttributeAccessIssue]
+    count = int(np.prod([int(n) for n in image.shape]))
+    with gzip.open(path) as stream:
+        stream.seek(proxy.offset)  # pyright: ignore[reportAttributeAccessIssue]
+        data = stream.read(count * proxy.dtype.itemsize)
+        while stream.read(1 << 20):
+            pass
+    return np.frombuffer(data, proxy.dtype, count)
 
 
 def _fits(raw: NDArray, intercept: float) -> bool:

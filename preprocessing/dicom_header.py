@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 IMAGE_TAGS = [
     "SOPClassUID",
@@ -33,7 +33,7 @@ IMAGE_TAGS = [
 ]
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR
 HEADER_ERRORS = (OSError, EOFError, InvalidDicomError, ValueError, TypeError, KeyError, AttributeError, IndexError)
-HEADER_ERRORS += (NotImplementedError, OverflowError)
+HEADER_ERRORS += (NotImplementedError, OverflowError, BytesLengthException)
 
 
 @dataclass(frozen=True)

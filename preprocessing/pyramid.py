@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 def downsample2(image: NDArray[np.int16]) -> NDArray[np.int16]:
     """Means of 2×2×2 blocks, rounded half up; shape (n + 1) // 2 along each axis."""
-    total = image
-    for axis in range(3):
-        even, odd = _pairs(total, axis)
-        total = even.astype(np.int32) + odd if axis == 0 else even + odd
-    return ((total + 4) >> 3).astype(np.int16)
+    out = np.empty(tuple((n + 1) // 2 for n in image.shape), np.int16)
+    for k in range(len(out)):
+        total = image[2 * k].astype(np.int32) + image[min(2 * k + 1, len(image) - 1)]
+        for axis in range(2):
+            even, odd = _pairs(total, axis)
+            total = even + odd
+        out[k] = (total + 4) >> 3
+    return out
 
 
 def downsample2_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

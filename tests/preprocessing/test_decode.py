@@ -188,6 +188,46 @@ def test_a_file_that_is_gone_is_a_case_error(tmp_path):
         decode_image([str(tmp_path / "ct.nrrd")])
 
 
+def test_one_flipped_bit_in_a_gzip_is_found_by_its_checksum(tmp_path):
+    path = write_nifti(tmp_path / "ct.nii.gz", np.zeros((64, 64, 64), np.int16), ras_affine(GEOMETRY))
+    for place in (-1, -6):
+        data = bytearray(path.read_bytes())
+        data[place] ^= 1
+        (tmp_path / "bad.nii.gz").write_bytes(bytes(data))
+        with pytest.raises(CaseError, match=r"bad\.nii\.gz: damaged"):
+            decode_image([str(tmp_path / "bad.nii.gz")])
+
+
+@pytest.mark.parametrize("number", ["-3", "0", "many"])
+def test_a_metaimage_with_impossible_dimensions_does_not_end_the_process(tmp_path, number):
+    sitk.WriteImage(sitk.GetImageFromArray(HU), str(tmp_path / "ct.mha"))
+    data = (tmp_path / "ct.mha").read_bytes().replace(b"NDims = 3", f"NDims = {number}".encode())
+    (tmp_path / "ct.mha").write_bytes(data)
+    with pytest.raises(CaseError, match=f"NDims = {number}"):
+        decode_image([str(tmp_path / "ct.mha")])
+
+
+@pytest.mark.parametrize(("name", "header"), [("ct.nii", 352), ("ct.nii.gz", None), ("ct.nrrd", 400), ("ct.mha", 300)])
+def test_random_damage_gives_a_case_error_or_a_volume_and_never_anything_else(tmp_path, name, header):
+    path = tmp_path / name
+    if name.startswith("ct.nii"):
+        write_nifti(path, HU, ras_affine(GEOMETRY), qform=1)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(HU), str(path))
+    whole, rng, messages = path.read_bytes(), np.random.default_rng(5), []
+    for _ in range(80):
+        data = bytearray(whole)
+        for place in rng.integers(0, header or len(data), 4):
+            data[place] = rng.integers(0, 256)
+        path.write_bytes(bytes(data))
+        try:
+            assert decode_image([str(path)]).array.dtype == np.int16
+        except CaseError as error:
+            messages.append(str(error))
+    assert len(messages) > 5
+    assert all(name in message for message in messages)
+
+
 # NRRD, MetaImage
 
 
