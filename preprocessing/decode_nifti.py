@@ -8,6 +8,7 @@ refused, as is an image that sets neither (readers differ: nibabel and ITK orien
 import gzip
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -64,14 +65,14 @@ def _open(path: Path) -> nib.Nifti1Pair:
 def _values(image: nib.Nifti1Pair, path: Path) -> NDArray:
     """Stored values times slope plus intercept, as (z, y, x); integers stay integers where that is exact."""
     shape = _three_dimensions(image.shape, path)
-    proxy = image.dataobj
-    kind = image.get_data_dtype()
+    proxy: Any = image.dataobj
+    kind = np.dtype(image.get_data_dtype())
     if kind.kind not in "iuf":
         raise CaseError(f"{path.name}: voxels of type {kind} are colours or complex numbers, not HU; it is no CT.")
     _check_bytes(image, shape, path)
     raw = _stored(image).reshape(shape, order="F").T
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    slope, intercept = float(proxy.slope), float(proxy.inter)  # pyright: ignore[reportAttributeAccessIssue]
+    slope, intercept = float(proxy.slope), float(proxy.inter)
     if (slope, intercept) == (1.0, 0.0):
         return raw
     if slope == 1.0 and raw.dtype == np.int16 and _fits(raw, intercept):
@@ -83,13 +84,13 @@ def _values(image: nib.Nifti1Pair, path: Path) -> NDArray:
 
 def _stored(image: nib.Nifti1Pair) -> NDArray:
     """The numbers in the file; a gzip file is read to its end, so that its checksum is compared."""
-    proxy = image.dataobj
+    proxy: Any = image.dataobj
     path = Path(image.file_map["image"].filename or "")
     if path.suffix.lower() != ".gz":
-        return np.asanyarray(proxy.get_unscaled())  # pyright: ignore[reportAttributeAccessIssue]
+        return np.asanyarray(proxy.get_unscaled())
     count = int(np.prod([int(n) for n in image.shape]))
     with gzip.open(path) as stream:
-        stream.seek(proxy.offset)  # pyright: ignore[reportAttributeAccessIssue]
+        stream.seek(proxy.offset)
         data = stream.read(count * proxy.dtype.itemsize)
         while stream.read(1 << 20):
             pass
@@ -118,7 +119,7 @@ def _three_dimensions(shape: tuple[int, ...], path: Path) -> tuple[int, int, int
 def _check_bytes(image: nib.Nifti1Pair, shape: tuple[int, ...], path: Path) -> None:
     """Refuses a header that promises more voxels than the file can hold, before memory is asked for."""
     voxels = int(np.prod([int(n) for n in shape]))
-    promised = voxels * image.get_data_dtype().itemsize
+    promised = voxels * np.dtype(image.get_data_dtype()).itemsize
     data = Path(image.file_map["image"].filename or path)
     held = data.stat().st_size * (GZIP_BEST_RATIO if data.suffix == ".gz" else 1)
     if promised > held or voxels > MAX_VOXELS:
