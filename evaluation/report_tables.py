@@ -59,14 +59,7 @@ def _place(key: Any, rows: pd.DataFrame) -> dict[str, Any]:
     cells = {column: _cells(_column(rows, column)) for column in columns}
     return {
         "title": _where(*key),
-        "columns": [
-            {
-                "name": _metric_name(*column),
-                "condition": condition(column[1]).replace("_", " "),
-                "direction": direction(column[0]),
-            }
-            for column in columns
-        ],
+        "columns": [_column_title(*column) for column in columns],
         "methods": [_method(m, rows[rows["method"] == m], [cells[c].get(m) for c in columns]) for m in order],
     }
 
@@ -124,6 +117,14 @@ def cases(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _metric_name(metric: str, unit: str) -> str:
+    """As people write it, with the unit and, where there is one, the extractor."""
     name, bracket, extractor = metric.partition("[")
     words = [word.upper() if word in ACRONYMS else word for word in name.replace("-", "_").split("_")]
-    return f"{' '.join(words)} {short_unit(unit)}".rstrip() + (f" {bracket}{extractor}" if bracket else "")
+    words += [short_unit(unit)] if short_unit(unit) not in words else []
+    return " ".join(filter(None, words)) + (f" {bracket}{extractor}" if bracket else "")
+
+
+def _column_title(metric: str, unit: str) -> dict[str, Any]:
+    name, _, extractor = _metric_name(metric, unit).partition(" [")
+    said = filter(None, (extractor.rstrip("]"), condition(unit).replace("_", " ")))
+    return {"name": name, "condition": ", ".join(said), "direction": direction(metric)}

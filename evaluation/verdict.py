@@ -13,7 +13,7 @@ from rich.text import Text
 Kind = Literal["ours", "baseline", "reference"]
 
 OURS = "ours"
-REFERENCES = {"noisy", "input", "label-mean", "ceiling", "real", "floor", "published", "reference"}
+REFERENCES = {"noisy", "input", "label-mean", "ceiling", "real", "floor", "published", "reference", "organ-mask"}
 HIGHER = {"psnr", "ssim", "auroc", "ap", "pro", "dice", "gain"}
 LOWER = {"rmse", "mae", "fid", "kid", "mmd", "distance", "error"}
 PRIMARY = {
@@ -161,9 +161,9 @@ def _cells(rows: pd.DataFrame) -> tuple[str, Text, Text, str]:
 
 
 def _reasons(rows: pd.DataFrame) -> list[Text]:
-    missing = rows[rows["reason"] != ""].drop_duplicates("reason")
-    return [
-        Text(f"{row['failed']} not measured ({' '.join(filter(None, (row['region'], row['method'])))}): {row['reason']}"
-             .replace(" ()", ""), style="yellow")
-        for _, row in missing.iterrows()
-    ]  # fmt: skip
+    said = []
+    for reason, missing in rows[rows["reason"] != ""].groupby("reason", sort=False):
+        about = ", ".join(dict.fromkeys(filter(None, missing["region"])))
+        where = f" ({about})" if about else ""
+        said.append(Text(f"{missing['failed'].sum()} not measured{where}: {reason}", style="yellow"))
+    return said
