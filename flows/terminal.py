@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ LINE_EVERY_S = 10.0
 
 
 def out() -> Console:
-    """What the command answers."""
-    return Console(soft_wrap=True, highlight=False)
+    """What the command answers; into a file or a pipe, 120 columns wide."""
+    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def err() -> Console:
