@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,11 +58,18 @@ def coordinates(
     u = 2·(i + 0.5)/N − 1. `start` is where the crop begins on the (padded) canvas, `step` how many level-0 voxels a
     voxel of the crop spans: 1 for a patch, 2 for a wide crop, N/patch for a whole region.
     """
-    axes = [
-        2 * (start + (torch.arange(n, dtype=torch.float64) + 0.5) * step) / canvas - 1
-        for start, step, canvas, n in zip(start_zyx, step_zyx, canvas_zyx, shape_zyx, strict=True)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")).float()
+    return torch.from_numpy(coordinate_grid(start_zyx, step_zyx, canvas_zyx, shape_zyx))
+
+
+def coordinate_grid(
+    start_zyx: Sequence[float], step_zyx: Sequence[float], canvas_zyx: Sequence[int], shape_zyx: Sequence[int]
+) -> NDArray[np.float32]:
+    """The same as an array: a loader's thread must not start torch's threads beside those of the network."""
+    grid = np.empty((3, *shape_zyx), np.float32)
+    for axis, (start, step, canvas, n) in enumerate(zip(start_zyx, step_zyx, canvas_zyx, shape_zyx, strict=True)):
+        u = 2 * (start + (np.arange(n) + 0.5) * step) / canvas - 1
+        grid[axis] = u.reshape([-1 if a == axis else 1 for a in range(3)])
+    return grid
 
 
 def encode_position(coordinates_B3ZYX: Tensor, frequencies: int) -> Tensor:

@@ -3,7 +3,7 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from ct_samples import ball_hu, ras_affine, rotation, write_nifti
 
 from preprocessing.case import LESION, Case, CaseError, LabelFile

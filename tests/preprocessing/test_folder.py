@@ -366,7 +366,7 @@ def test_landmarks_of_two_visits_keep_their_place(real_data, real_cases):
 
 
 def test_lesion_labels_of_real_masks_are_the_masks(real_cases):
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     case = real_cases["lung-lesion"]
     assert np.array_equal(read_volume(case).lesion, sitk.GetArrayFromImage(sitk.ReadImage(case.lesion[0])))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from ct_samples import ball_hu, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
