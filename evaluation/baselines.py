@@ -70,8 +70,8 @@ def upsample_depth(y_KYX: NDArray, factor: int, order: int) -> NDArray[np.float3
 
     Fine slice i lies at (i + 0.5)/factor − 0.5 of the coarse ones; beyond the outermost centres the edge goes on.
     """
-    zoom = (factor, 1, 1)
-    return ndimage.zoom(np.asarray(y_KYX, np.float32), zoom, order=order, mode="nearest", grid_mode=True)
+    fine = ndimage.zoom(np.asarray(y_KYX, np.float32), (factor, 1, 1), order=order, mode="nearest", grid_mode=True)  # ty: ignore[no-matching-overload]
+    return np.asarray(fine, np.float32)
 
 
 def class_means(images: Iterable[tuple[NDArray, NDArray]]) -> NDArray[np.float32]:

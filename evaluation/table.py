@@ -72,10 +72,7 @@ def aggregate(table: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
         One row per GROUP: mean, low, high, cases, patients, failed (rows without a value) and the first reason.
     """
     groups = table.groupby(list(GROUP), sort=False, dropna=False)
-    rows = [
-        {**dict(zip(GROUP, key, strict=True)), **_summary(group, resamples)}
-        for key, group in groups  # pyright: ignore[reportArgumentType]
-    ]
+    rows = [{**dict(zip(GROUP, key, strict=True)), **_summary(group, resamples)} for key, group in groups]
     columns = [*GROUP, "mean", "low", "high", "cases", "patients", "failed", "reason"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -7,7 +7,7 @@ this machine's cores is started, one process and one thread each.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
@@ -53,7 +53,7 @@ class SingleThreaded(WorkerPlugin):
 
 
 @contextmanager
-def open_cluster(address: str = "", workers: int = 0) -> Iterator[Client]:
+def open_cluster(address: str = "", workers: int = 0) -> Generator[Client]:
     """A client of the scheduler at `address`, or of a new local cluster of `workers` processes (0 = cores).
 
     Raises:

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -148,7 +148,7 @@ class TrackedRun:
 def tracked_run(experiment: str, name: str, *, params: Config | Mapping[str, Any] | None = None,
                 tags: Mapping[str, str] | None = None, dataset: DataVersion | None = None, context: str = "training",
                 fingerprint: str = "", parent_run_id: str = "",
-                settings: Settings | None = None) -> Iterator[TrackedRun]:  # fmt: skip
+                settings: Settings | None = None) -> Generator[TrackedRun]:  # fmt: skip
     """One MLflow run around a block: finished, failed or killed as the block ends.
 
     A `fingerprint` becomes a tag, and a run of the same fingerprint that did not finish is continued, so that a resumed
@@ -206,7 +206,7 @@ def _client(uri: str, home: Path) -> "MlflowClient":
 
 
 @contextmanager
-def _asking(settings: Settings | None, what: str) -> "Iterator[MlflowClient]":
+def _asking(settings: Settings | None, what: str) -> "Generator[MlflowClient]":
     where = settings or load_settings()
     try:
         yield _client(where.mlflow_uri, where.home)

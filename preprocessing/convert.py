@@ -7,7 +7,7 @@ permission, no connection) ends the run with a sentence, because every further c
 import errno
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -234,7 +234,7 @@ def _no_space(case: Case, lake: Lake) -> str:
 
 
 @contextmanager
-def _lake_trouble(case: Case, lake: Lake) -> Iterator[None]:
+def _lake_trouble(case: Case, lake: Lake) -> Generator[None]:
     try:
         yield
     except storage_errors(lake.url) as error:

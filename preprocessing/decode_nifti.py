@@ -49,7 +49,7 @@ def read_nifti(path: Path) -> Raster:
 def _open(path: Path) -> nib.Nifti1Pair:
     """The image with its data still on disk; refuses what is no NIfTI and what cannot be a volume."""
     try:
-        image = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]
+        image = nib.load(path)
     except (*READ_ERRORS, HeaderDataError) as error:
         raise CaseError(
             f"{path.name} is not a readable NIfTI file ({_reason(error)}; it begins with {_first_bytes(path)!r}); "
@@ -100,7 +100,7 @@ def _stored(image: nib.Nifti1Pair) -> NDArray:
 def _fits(raw: NDArray, intercept: float) -> bool:
     """True where adding a whole intercept stays within int16."""
     low, high = float(raw.min()) + intercept, float(raw.max()) + intercept
-    return intercept.is_integer() and abs(intercept) <= INT16.max and low >= INT16.min and high <= INT16.max
+    return float(intercept).is_integer() and abs(intercept) <= INT16.max and low >= INT16.min and high <= INT16.max
 
 
 def _three_dimensions(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:

@@ -48,11 +48,13 @@ def checked_geometry(
     _check_size(shape, spacing, name)
     direction = steps / spacing
     findings = _skew(direction, name)
-    geometry = Geometry(
-        tuple(int(n) for n in shape),  # pyright: ignore[reportArgumentType]
-        tuple(float(s) for s in spacing),  # pyright: ignore[reportArgumentType]
-        tuple(float(v) + 0.0 for v in origin),  # pyright: ignore[reportArgumentType]
-        tuple(tuple(float(v) for v in row) for row in np.round(direction, 9) + 0.0),  # pyright: ignore[reportArgumentType]
+    geometry = Geometry.from_dict(
+        {
+            "shape": shape,
+            "spacing_mm": spacing,
+            "origin_mm": origin + 0.0,
+            "direction": np.round(direction, 9) + 0.0,
+        }
     )
     return geometry, findings
 

@@ -146,7 +146,7 @@ def _through_matrix(array: NDArray, source: Geometry, grid: Geometry, nearest: b
     return ndimage.affine_transform(
         array,
         inverse @ grid.matrix,
-        source.index(grid.origin_mm),  # pyright: ignore[reportArgumentType]
+        source.index(grid.origin_mm),
         output_shape=grid.shape,
         output=array.dtype,
         order=0 if nearest else 1,

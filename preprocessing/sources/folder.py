@@ -18,6 +18,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -80,9 +81,9 @@ class FolderSource(Config):
         """The case itself: its files are read where they are."""
         return case
 
-    def _case(self, **fields: object) -> Case:
+    def _case(self, **fields: Any) -> Case:
         regions = (self.declared_region,) if self.declared_region else ()
-        case = Case(source=INFO.name, declared_regions=regions, licence=self.licence, **fields)  # pyright: ignore[reportArgumentType]
+        case = Case(source=INFO.name, declared_regions=regions, licence=self.licence, **fields)
         return case.replace(version=_version(case.origin))
 
     def _series_case(self, series: Series, pairs: Pairs, root: Path) -> Case:
