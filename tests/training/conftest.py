@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from training_worlds import RECIPE, SMALL, make_lake
 
 from training.config import PretrainConfig, TrainConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors gain nothing from threads, and threads that wait for each other on a busy machine lose a lot."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
