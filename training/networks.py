@@ -25,6 +25,14 @@ class DiffusionNetwork(nn.Module):
         self.config = config
         self.encoder = ConditionEncoder(config)
         self.unet = DiffusionModelUNet(out_channels=1, **unet_arguments(config, self.encoder.num_channels))
+        self._hear_the_image()
+
+    @torch.no_grad()
+    def _hear_the_image(self) -> None:
+        """Starts the first convolution as if x_t were its only input; one channel of fifty is drowned otherwise."""
+        weight = self.unet.conv_in.conv.weight
+        weight[:, :1] *= weight.shape[1] ** 0.5
+        weight[:, 1:] *= 0.1
 
     def forward(self, x_B1ZYX: Tensor, t_B: Tensor, conditions: Conditions, control: Tensor | None = None) -> Tensor:
         """ε̂ (B, 1, Z, Y, X).
