@@ -30,7 +30,7 @@ class DiffusionNetwork(nn.Module):
     @torch.no_grad()
     def _hear_the_image(self) -> None:
         """Starts the first convolution as if x_t were its only input; one channel of fifty is drowned otherwise."""
-        weight = self.unet.conv_in.conv.weight
+        weight = self.unet.get_parameter("conv_in.conv.weight")
         weight[:, :1] *= weight.shape[1] ** 0.5
         weight[:, 1:] *= 0.1
 
