@@ -126,12 +126,14 @@ class EvaluateConfig(Config):
 def tiny() -> EvaluateConfig:
     """All six tasks for the tiny model: fields of 32³ windows, below 200 network evaluations, two CPU cores."""
     cube = (32, 32, 32)
-    lesion = LesionConfig(field_zyx=cube, cases=4, steps=15, jump_repeats=2, dilation_voxels=2, feather_voxels=1)
+    lesion = LesionConfig(
+        field_zyx=cube, cases=4, steps=12, jump_length=4, jump_repeats=2, dilation_voxels=2, feather_voxels=1
+    )
     return EvaluateConfig(
         preset="tiny",
         max_batch=4,
         class_mean_cases=12,
-        synthesis=SynthesisConfig(cases=2, steps=15),
+        synthesis=SynthesisConfig(cases=2, steps=12),
         denoising=DenoisingConfig(
             field_zyx=cube,
             cases=5,

@@ -74,7 +74,10 @@ def _inside(x: NDArray, mask: NDArray) -> NDArray[np.float64]:
 
 
 def gain_ceiling_db(sigma_added: float, sigma_reference: float) -> float:
-    """20·log10(σ_added/σ_ref): no denoiser can gain more in PSNR against a reference that is itself noisy."""
+    """20·log10(σ_added/σ_ref): the PSNR gain of the noise-free image against a reference with noise of its own.
+
+    Below 0 the noise-free image is farther from the reference than the noisy input is.
+    """
     return 20 * math.log10(sigma_added / sigma_reference)
 
 

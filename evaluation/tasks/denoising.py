@@ -199,7 +199,7 @@ def _gain(metric: str, sample: NoisySample, x: NDArray, reference: NDArray, agai
 
 
 def _ceiling_rows(context: TaskContext, setting: Setting, sample: NoisySample) -> list[Row]:
-    """20·log10(σ_added/σ_ref): what the best denoiser could gain against the stored image with its own noise."""
+    """20·log10(σ_added/σ_ref): what the noise-free image itself would gain against the stored image."""
     if not setting.sigma:
         return []
     name, unit, sigma = "psnr_gain_vs_image", "dB (against image)", reference_noise(sample)
