@@ -77,7 +77,7 @@ class SuperresolutionConfig(Config):
     """Depth super-resolution by ControlNet and DiffPIR with the block-average operator (SPEC §6.2).
 
     The low-resolution image carries no added noise, so `sigma_n` only balances data against prior: small means that
-    the slices' means are kept almost exactly.
+    the slices' means are kept almost exactly. On validation phantoms .01 was 0.0 to 0.2 dB better than .05.
     """
 
     factor: int = Field(5, ge=2)
@@ -85,7 +85,7 @@ class SuperresolutionConfig(Config):
     cases: int = Field(10, ge=1, description="held-out cases per region")
     steps: int = Field(100, ge=1)
     start: int = Field(990, description="t of the first step")
-    sigma_n: float = 0.05
+    sigma_n: float = 0.01
     lam: float = 1.0
     zeta: float = Field(0.25, ge=0, le=1)
 

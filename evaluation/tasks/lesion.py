@@ -38,7 +38,7 @@ class LesionSample:
 
 
 def held_out_lesions(context: TaskContext, config: LesionConfig) -> list[LesionSample]:
-    """The largest lesion of each held-out case, regions taking turns, up to the config's number."""
+    """The largest whole lesion of each held-out case, regions taking turns, up to the config's number."""
     found: dict[RegionName, list[LesionSample]] = {}
     for region in REGIONS:
         if region in context.config.regions:
@@ -50,12 +50,17 @@ def held_out_lesions(context: TaskContext, config: LesionConfig) -> list[LesionS
 
 
 def lesion_sample(subject: Subject, config: LesionConfig) -> LesionSample | None:
-    """The crop around the region's largest lesion; None where there is none of the least size."""
-    pieces, count = ndimage.label(subject.region_box("lesion") > 0)
-    sizes = np.bincount(pieces.ravel())[1:]
-    if not count or sizes.max() < config.min_voxels:
+    """The crop around the region's largest whole lesion; None where there is none of the least size.
+
+    A lesion that the region's first or last slice cuts belongs to the neighbouring region.
+    """
+    pieces, _ = ndimage.label(subject.region_box("lesion") > 0)
+    sizes = np.bincount(pieces.ravel())
+    sizes[np.unique(pieces[[0, -1]])] = 0
+    sizes[0] = 0
+    if sizes.max() < config.min_voxels:
         return None
-    crop = crop_around(subject, centre_of(pieces == 1 + int(sizes.argmax())), config.field_zyx)
+    crop = crop_around(subject, centre_of(pieces == int(sizes.argmax())), config.field_zyx)
     lesion = crop.labels("lesion") > 0
     return LesionSample(crop, crop.hu(), crop.normalised(), crop.labels(), lesion)
 

@@ -1,6 +1,7 @@
 """The six tasks on a small made-up lake: rows, contracts, and what may never reach the network."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from evaluation.tasks import run_task
 from evaluation.tasks.anomaly import organ_zone
 from evaluation.tasks.context import TaskContext
 from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
-from evaluation.tasks.lesion import held_out_lesions
+from evaluation.tasks.lesion import held_out_lesions, lesion_sample
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.anatomy import BODY, UNKNOWN, class_ids
@@ -373,6 +374,15 @@ def test_the_largest_held_out_lesion_is_in_the_crop(stored):
     assert [s.crop.subject.region for s in samples] == ["chest", "abdomen"]
     assert all(s.crop.subject.case == "case-4" for s in samples)
     assert all(s.lesion.sum() == volume(4, True)["lesion"].sum() for s in samples)
+
+
+def test_a_lesion_that_the_regions_border_cuts_is_not_judged_there(stored):
+    subject = _subject(stored, region="chest")
+    config = small_config().lesion_generation
+    assert lesion_sample(subject, config) is not None
+    z = np.nonzero(volume(4, True)["lesion"])[0]
+    cut = replace(subject, extent=RegionExtent(name="chest", z_start=int(z.min()) + 1, z_stop=24))
+    assert lesion_sample(cut, config) is None
 
 
 def test_without_a_controlnet_the_table_says_so_and_the_rest_is_measured(stored):
