@@ -4,20 +4,17 @@
 A sweep without a seal does not exist for a reader.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from evaluation.table import aggregate, from_parquet
 from infra.config import Config
-from infra.errors import UserError
 from infra.lake import Lake
-
-FORMAT = 1
+from training.runs import FORMAT, read_seal_as, run_exists
 
 
 class SweepSeal(Config):
@@ -50,35 +47,19 @@ class EvaluationRun:
         return aggregate(self.table)
 
 
-def seal_key(key: str) -> str:
-    """The key of a sweep's seal."""
-    return f"{key}/seal.json"
-
-
 def read_seal(lake: Lake, key: str) -> SweepSeal:
     """The seal of a finished sweep.
 
     Raises:
         UserError: the sweep is not finished, its seal is damaged, or it is of a newer format.
     """
-    try:
-        values = json.loads(lake.read(seal_key(key)))
-        if values["format"] > FORMAT:
-            raise UserError(
-                f"{lake.url_of(key)} is a sweep of format {values['format']}; this meddiff reads up to {FORMAT}"
-            )
-        return SweepSeal.model_validate(values)
-    except FileNotFoundError:
-        raise UserError(f"{lake.url_of(key)} is no finished sweep: it has no seal; evaluate again") from None
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise UserError(
-            f"the seal of {lake.url_of(key)} cannot be read ({error}); remove it and evaluate again"
-        ) from None
+    again = "evaluate again"
+    return read_seal_as(SweepSeal, lake, key, kind="sweep", if_missing=again, if_damaged=again)
 
 
 def finished_sweep(lake: Lake, key: str) -> EvaluationRun | None:
     """A sweep that is finished already, marked unchanged; None where it is not."""
-    if not lake.exists(seal_key(key)):
+    if not run_exists(lake, key):
         return None
     seal = read_seal(lake, key)
     return EvaluationRun(key, seal.run, from_parquet(lake.read(f"{key}/table.parquet")), unchanged=True)

@@ -17,7 +17,7 @@ from evaluation.config import EvaluateConfig, TaskName, evaluate_key
 from evaluation.pictures import png, strip
 from evaluation.publish import publish
 from evaluation.report import ReportInput, render
-from evaluation.results import EvaluationRun, SweepSeal, finished_sweep, seal_key
+from evaluation.results import EvaluationRun, SweepSeal, finished_sweep
 from evaluation.table import to_parquet, validate
 from evaluation.tasks import run_task
 from evaluation.tasks.context import Row, TaskContext, TaskResult
@@ -29,7 +29,7 @@ from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.launch import load_network
 from training.precision import default_device, place
-from training.runs import finished_run
+from training.runs import finished_run, run_exists, seal_key
 
 if TYPE_CHECKING:
     from evaluation.tasks.context import Picture
@@ -79,7 +79,7 @@ def evaluate(
         context = open_context(lake, recipe, manifest, config, base_key, control_keys)
         found = measure(context, on_log, run)
         done = _write(lake, key, context, base_key, control_keys, found)
-    if track and lake.exists(seal_key(key)):
+    if track and run_exists(lake, key):
         publish(lake, done, settings)
     return done
 

@@ -123,9 +123,10 @@ def _ingest_source(
     cases = without_namesakes(source.cases())
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
-    rows = [row for case in cases if (row := _unchanged_row(case, known))]
+    looked_up = [(case, _unchanged_row(case, known)) for case in cases]
+    rows = [row for _, row in looked_up if row]
     unchanged = len(rows)
-    pending = [case for case in cases if _unchanged_row(case, known) is None]
+    pending = [case for case, row in looked_up if row is None]
     report = on_progress or (lambda *_: None)
     report(name, unchanged, len(cases), None)
     for row in _convert_all(lake, recipe, source, pending, workers):

@@ -34,6 +34,11 @@ class Window:
         """HU per unit of the [-1, 1] scale; a σ of .15 is .15 times this."""
         return self.width_hu / 2
 
+    @property
+    def of_differences(self) -> "Window":
+        """A window around 0 HU, half as wide: how differences of images in this one are shown."""
+        return Window(self.width_hu / 2, 0)
+
     def normalise(self, hu: NDArray) -> NDArray[np.float32]:
         """HU to [-1, 1], clipped, float32."""
         x = (np.asarray(hu, np.float32) - np.float32(self.low_hu)) * np.float32(2 / self.width_hu) - 1

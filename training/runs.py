@@ -7,7 +7,7 @@ unfinished.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -20,6 +20,7 @@ from training.config import FinetuneConfig, ModelConfig, PretrainConfig
 FORMAT = 1
 VERSION = 1  # raised whenever the code would train other weights from the same data and config
 Stage = Literal["pretrain", "finetune"]
+SealModel = TypeVar("SealModel", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,27 @@ def read_run(lake: Lake, key: str) -> RunSeal:
     Raises:
         UserError: the run is not finished, unreadable, or of a newer format.
     """
+    return read_seal_as(RunSeal, lake, key, kind="run", if_missing="run its stage again", if_damaged="run again")
+
+
+def read_seal_as(
+    model: type[SealModel], lake: Lake, key: str, *, kind: str, if_missing: str, if_damaged: str
+) -> SealModel:
+    """The seal of anything under `runs/`, as a model; `kind` and the two remedies go into the error's sentence.
+
+    Raises:
+        UserError: there is no seal, it cannot be read, or it is of a newer format.
+    """
+    place = lake.url_of(key)
     try:
         values = json.loads(lake.read(seal_key(key)))
         if values["format"] > FORMAT:
-            raise UserError(
-                f"{lake.url_of(key)} is a run of format {values['format']}; this meddiff reads up to {FORMAT}"
-            )
-        return RunSeal.model_validate(values)
+            raise UserError(f"{place} is a {kind} of format {values['format']}; this meddiff reads up to {FORMAT}")
+        return model.model_validate(values)
     except FileNotFoundError:
-        raise UserError(f"{lake.url_of(key)} is no finished run: it has no seal; run its stage again") from None
+        raise UserError(f"{place} is no finished {kind}: it has no seal; {if_missing}") from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"the seal of {lake.url_of(key)} cannot be read ({error}); remove it and run again") from None
+        raise UserError(f"the seal of {place} cannot be read ({error}); remove it and {if_damaged}") from None
 
 
 def finished_run(lake: Lake, key: str) -> TrainedRun | None:

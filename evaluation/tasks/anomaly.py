@@ -19,7 +19,6 @@ from evaluation.metrics import Measurement, auroc, average_precision
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.anatomy import class_ids
-from preprocessing.regions import Window
 from training.inpainting import repaint, repaint_schedule
 from training.sampling import draw_noise, uniform_timesteps
 
@@ -187,9 +186,7 @@ def _picture(
         Panel("organ drawn again", window.to_hu(healthy[i]), window),
         Panel("anomaly map", maps[i].astype(np.float32)),
         Panel("lesion (truth)", sample.lesion.astype(np.float32)),
-        Panel(
-            "image − drawn", (sample.x - healthy[i]) * np.float32(window.hu_per_unit), Window(window.width_hu / 2, 0)
-        ),
+        Panel("image − drawn", (sample.x - healthy[i]) * np.float32(window.hu_per_unit), window.of_differences),
     ]
     subject = sample.crop.subject
     return Picture(f"{context.config.anomaly.organ}, {subject.source} {subject.case}", panels, (z, y, x))

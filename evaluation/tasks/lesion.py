@@ -12,7 +12,7 @@ from scipy import ndimage
 from evaluation.baselines import segment_by_threshold
 from evaluation.config import LesionConfig
 from evaluation.metrics import Measurement, contrast_hu, dice, histogram_distance_hu, missing, ring
-from evaluation.tasks.context import TaskContext
+from evaluation.tasks.context import Panel, Picture, TaskContext
 from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
@@ -87,6 +87,12 @@ def paste(sample: LesionSample, value_hu: float) -> NDArray[np.float32]:
     return np.where(sample.lesion, np.float32(value), sample.hu)
 
 
+def yardsticks(context: TaskContext, samples: Sequence[LesionSample]) -> dict[str, list[NDArray[np.float32]]]:
+    """What every lesion task is compared with: the real image, the ceiling, and a pasted constant."""
+    means = lesion_means_hu(context)
+    return {"real": [s.hu for s in samples], "constant-hu": [paste(s, means[s.crop.subject.region]) for s in samples]}
+
+
 def lesion_metrics(hu: NDArray, sample: LesionSample) -> list[Measurement]:
     """How a drawn lesion compares with the real one at the same place, all within the window's HU.
 
@@ -107,10 +113,13 @@ def lesion_metrics(hu: NDArray, sample: LesionSample) -> list[Measurement]:
     ]
 
 
-def lesion_centre(sample: LesionSample) -> tuple[int, int, int]:
-    """The crop voxel at the middle of the lesion."""
+def lesion_picture(sample: LesionSample, shown: Panel, difference: Panel) -> Picture:
+    """Mask, result, real image and difference, cut through the middle of the lesion."""
+    window, subject = sample.crop.window, sample.crop.subject
+    mask = Panel("lesion mask", sample.lesion.astype(np.float32))
     z, y, x = (round(c) for c in centre_of(sample.lesion))
-    return z, y, x
+    panels = [mask, shown, Panel("real", sample.hu, window), difference]
+    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, (z, y, x))
 
 
 def lesion_controls(samples: Sequence[LesionSample]) -> list[NDArray[np.float32]]:

@@ -15,13 +15,11 @@ from evaluation.tasks.lesion import (
     CONTROL,
     LesionSample,
     held_out_lesions,
-    lesion_centre,
     lesion_controls,
-    lesion_means_hu,
     lesion_metrics,
-    paste,
+    lesion_picture,
+    yardsticks,
 )
-from preprocessing.regions import Window
 from training.sampling import Scene, ddim, draw_noise, uniform_timesteps
 
 TASK = "lesion-generation"
@@ -37,8 +35,7 @@ def run(context: TaskContext) -> TaskResult:
     samples = held_out_lesions(context, context.config.lesion_generation)
     if not samples:
         return TaskResult(context.unmeasured(TASK, "", "contrast_error", "HU", "no held-out case has a lesion mask"))
-    means = lesion_means_hu(context)
-    found = {"real": [s.hu for s in samples], "constant-hu": [paste(s, means[s.crop.subject.region]) for s in samples]}
+    found = yardsticks(context, samples)
     plain = [s.crop.labelled_scene(s.anatomy) for s in samples]
     found["no-controlnet"] = generate(context, samples, plain, "")
     rows = []
@@ -65,12 +62,8 @@ def generate(
 
 
 def _picture(sample: LesionSample, found: dict[str, NDArray]) -> Picture:
-    window, subject = sample.crop.window, sample.crop.subject
+    window = sample.crop.window
     shown = "ours" if "ours" in found else "no-controlnet"
-    panels = [
-        Panel("lesion mask", sample.lesion.astype(np.float32)),
-        Panel("drawn with the mask" if shown == "ours" else "drawn without ControlNet", found[shown], window),
-        Panel("real", sample.hu, window),
-        Panel("drawn − real", found[shown] - window.to_hu(sample.x), Window(window.width_hu / 2, 0)),
-    ]
-    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, lesion_centre(sample))
+    caption = "drawn with the mask" if shown == "ours" else "drawn without ControlNet"
+    difference = Panel("drawn − real", found[shown] - window.to_hu(sample.x), window.of_differences)
+    return lesion_picture(sample, Panel(caption, found[shown], window), difference)

@@ -15,13 +15,11 @@ from evaluation.tasks.lesion import (
     CONTROL,
     LesionSample,
     held_out_lesions,
-    lesion_centre,
     lesion_controls,
-    lesion_means_hu,
     lesion_metrics,
-    paste,
+    lesion_picture,
+    yardsticks,
 )
-from preprocessing.regions import Window
 from training.inpainting import composite, repaint, repaint_schedule, unknown_zone
 from training.restoration import back_to_hu
 from training.sampling import uniform_timesteps
@@ -41,8 +39,7 @@ def run(context: TaskContext) -> TaskResult:
     if not samples:
         return TaskResult(context.unmeasured(TASK, "", "contrast_error", "HU", "no held-out case has a lesion mask"))
     zones = [unknown_zone(sample.lesion, config.dilation_voxels) for sample in samples]
-    means = lesion_means_hu(context)
-    found = {"real": [s.hu for s in samples], "constant-hu": [paste(s, means[s.crop.subject.region]) for s in samples]}
+    found = yardsticks(context, samples)
     rows = []
     if CONTROL in context.controls:
         found["ours"] = inpaint(context, samples, zones)
@@ -88,12 +85,8 @@ def zone_metrics(hu: NDArray, sample: LesionSample, zone: NDArray) -> list[Measu
 
 
 def _picture(sample: LesionSample, found: dict[str, NDArray]) -> Picture:
-    window, subject = sample.crop.window, sample.crop.subject
+    window = sample.crop.window
     shown = "ours" if "ours" in found else "constant-hu"
-    panels = [
-        Panel("lesion mask", sample.lesion.astype(np.float32)),
-        Panel("inpainted" if shown == "ours" else "constant HU", found[shown], window),
-        Panel("real", sample.hu, window),
-        Panel("result − real", found[shown] - sample.hu, Window(window.width_hu / 2, 0)),
-    ]
-    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, lesion_centre(sample))
+    caption = "inpainted" if shown == "ours" else "constant HU"
+    difference = Panel("result − real", found[shown] - sample.hu, window.of_differences)
+    return lesion_picture(sample, Panel(caption, found[shown], window), difference)

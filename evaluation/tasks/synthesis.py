@@ -111,7 +111,7 @@ def _pictures(subjects: Sequence[Subject], maps: Sequence[NDArray], found: dict[
             Panel("anatomy map", maps[i].astype(np.float32)),
             Panel("drawn", window.to_hu(found["ours"][i]), window),
             Panel("real", window.to_hu(found["real"][i]), window),
-            Panel("drawn − real", difference, Window(window.width_hu / 2, 0)),
+            Panel("drawn − real", difference, window.of_differences),
         ]
         pictures.append(Picture(f"{subject.region}, {subject.source} {subject.case}", panels))
     return pictures

@@ -4,20 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from training_worlds import SMALL
 
 from training.conditioning import Conditions, coordinates
-from training.config import ModelConfig, paper
+from training.config import paper
 from training.networks import ControlledNetwork, DiffusionNetwork, count_parameters
-
-SMALL = ModelConfig(
-    patch=8,
-    channels=(8, 16),
-    attention=(False, True),
-    norm_groups=4,
-    head_channels=8,
-    context_dim=8,
-    anatomy_channels=4,
-)
 
 
 def random_network(seed=0):
