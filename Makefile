@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 run: $(READY)    ## the whole pipeline on the built-in phantom, ten minutes on two cores
-	@OMP_NUM_THREADS= $(BIN)/meddiff run --profile demo
+	@env -u OMP_NUM_THREADS $(BIN)/meddiff run --profile demo
 
 test: $(READY)   ## the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
