@@ -5,6 +5,8 @@ mouth does), thin things such as the table are opened away, and only a shell aro
 resolution. Where the source's labels are complete the rest of the body is 118, otherwise it is 119, unknown.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -22,17 +24,27 @@ IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 CUBE = np.ones((3, 3, 3), bool)
 
 
-def body_mask(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int = -800) -> NDArray[np.bool_]:
-    """True inside the patient, lungs and bowel gas included; same shape as `image` (int16 HU, isotropic)."""
+def body_planes(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int = -800) -> Iterator[NDArray[np.bool_]]:
+    """Axial slices (y, x) of the body mask of `image` (int16 HU, z, y, x, isotropic), lungs and bowel gas included."""
     factor = max(1, round(COARSE_MM / spacing_mm))
     coarse = coarse_body(block_mean(image, factor), threshold_hu)
     if factor == 1:
-        return coarse
-    inner = _upsample(ndimage.binary_erosion(coarse, CUBE, border_value=1), factor, image.shape)
-    mask = _upsample(ndimage.binary_dilation(coarse, CUBE), factor, image.shape)
-    mask &= image >= threshold_hu
-    mask |= inner
-    return mask
+        yield from coarse
+        return
+    inner = ndimage.binary_erosion(coarse, CUBE, border_value=1)
+    outer = ndimage.binary_dilation(coarse, CUBE)
+    for z, plane in enumerate(image):
+        if z % factor == 0:
+            surely, perhaps = (_upsample(mask[z // factor], factor, plane.shape) for mask in (inner, outer))
+        mask = plane >= threshold_hu
+        mask &= perhaps
+        mask |= surely
+        yield mask
+
+
+def body_mask(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int = -800) -> NDArray[np.bool_]:
+    """True inside the patient: the slices of `body_planes` in one array of the shape of `image`."""
+    return np.stack(list(body_planes(image, spacing_mm, threshold_hu)))
 
 
 def coarse_body(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
@@ -91,20 +103,17 @@ def block_mean(image: NDArray, factor: int) -> NDArray[np.float32]:
 
 def _upsample(mask: NDArray[np.bool_], factor: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     for axis, length in enumerate(shape):
-        mask = np.repeat(mask, factor, axis).take(np.arange(length), axis)
+        mask = mask.take(np.arange(length) // factor, axis)
     return mask
 
 
-def complete_anatomy(
-    body: NDArray[np.bool_], anatomy: NDArray[np.uint8] | None, kind: AnatomyKind
-) -> NDArray[np.uint8]:
-    """Ids 0-119 (uint8): named organs as they are, the rest of the body 118 (`full`) or 119, outside 0.
+def complete_anatomy(body: Iterable[NDArray[np.bool_]], anatomy: NDArray[np.uint8], kind: AnatomyKind) -> None:
+    """Fills a map of ids 0-119 (uint8, z, y, x) in place: what no organ owns is 118 (`full`) or 119 in the body, else 0.
 
-    118 and 119 in the input mean "body without a name" and are decided anew; organs outside the mask stay.
+    118 and 119 in the input mean "body without a name" and are decided anew; organs outside the mask stay. `body` is
+    the mask, slice by slice.
     """
     rest = np.uint8(BODY if kind == "full" else UNKNOWN)
-    filled = np.where(body, rest, np.uint8(BACKGROUND))
-    if anatomy is not None:
-        named = (anatomy != BACKGROUND) & (anatomy < BODY)
-        np.copyto(filled, anatomy, where=named)
-    return filled
+    for plane, inside in zip(anatomy, body, strict=True):
+        unnamed = (plane == BACKGROUND) | (plane >= BODY)
+        np.copyto(plane, inside * rest, where=unnamed)

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 
 def downsample2(image: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -25,17 +26,24 @@ def downsample2(image: NDArray[np.int16]) -> NDArray[np.int16]:
 
 def downsample2_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The commonest id of each 2×2×2 block; of equally common ones the smallest id, background last."""
-    blocks = [labels]
-    for axis in range(3):
-        blocks = [half for block in blocks for half in _pairs(block, axis)]
-    low, high = blocks[0], blocks[0]
-    for block in blocks[1:]:
-        low, high = np.minimum(low, block), np.maximum(high, block)
-    out = low.copy()
-    mixed = low != high
-    if mixed.any():
-        out[mixed] = _commonest(np.stack([block[mixed] for block in blocks]))
+    out = np.empty(tuple((n + 1) // 2 for n in labels.shape), np.uint8)
+    for k, plane in enumerate(out):
+        pair = labels[2 * k], labels[min(2 * k + 1, len(labels) - 1)]
+        low, high = (_over_blocks(extreme, pair) for extreme in (np.minimum, np.maximum))
+        plane[...] = low
+        mixed = low != high
+        if mixed.any():
+            quarters = [quarter for half in pair for row in _pairs(half, 0) for quarter in _pairs(row, 1)]
+            plane[mixed] = _commonest(np.stack([quarter[mixed] for quarter in quarters]))
     return out
+
+
+def _over_blocks(extreme: np.ufunc, pair: tuple[NDArray, NDArray]) -> NDArray:
+    """The smallest or largest value of the 2×2×2 blocks of two slices."""
+    plane = extreme(*pair)
+    for axis in range(2):
+        plane = extreme(*_pairs(plane, axis))
+    return plane
 
 
 def _pairs(array: NDArray, axis: int) -> tuple[NDArray, NDArray]:
@@ -64,12 +72,14 @@ def resize_cube(array: NDArray, size: int, labels: bool = False) -> NDArray:
     if labels:
         wanted = [np.minimum(((np.arange(size) + 0.5) * n / size).astype(np.intp), n - 1) for n in array.shape]
         return np.ascontiguousarray(array[np.ix_(*wanted)])
-    along_z, along_y, along_x = (resize_weights(n, size) for n in array.shape)
+    along_z, along_y, along_x = (sparse.csr_array(resize_weights(n, size)) for n in array.shape)
     out = np.empty((size, size, size), np.float32)
-    for k, weights in enumerate(along_z):
-        used = np.flatnonzero(weights)
-        plane = np.tensordot(weights[used], array[used].astype(np.float32), axes=1)
-        out[k] = along_y @ plane @ along_x.T
+    for k in range(size):
+        used = slice(along_z.indptr[k], along_z.indptr[k + 1])
+        plane = np.zeros(array.shape[1:], np.float32)
+        for z, weight in zip(along_z.indices[used], along_z.data[used], strict=True):
+            plane += weight * array[z]
+        out[k] = (along_x @ (along_y @ plane).T).T
     return np.rint(out).astype(array.dtype) if array.dtype.kind in "iu" else out.astype(array.dtype)
 
 

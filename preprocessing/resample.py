@@ -89,24 +89,31 @@ def resample_onto(array: NDArray, source: Geometry, grid: Geometry, *, nearest: 
 
 def _nearest(array: NDArray, positions: list[NDArray]) -> NDArray:
     """The voxel whose centre is nearest; of two at equal distance the later one."""
-    wanted = [
+    along_z, along_y, along_x = (
         np.clip(np.floor(p + 0.5 + TIE), 0, n - 1).astype(np.intp) for p, n in zip(positions, array.shape, strict=True)
-    ]
-    return np.ascontiguousarray(array[np.ix_(*wanted)])
+    )
+    out = np.empty((len(along_z), len(along_y), len(along_x)), array.dtype)
+    for k, z in enumerate(along_z):
+        if k and z == along_z[k - 1]:
+            out[k] = out[k - 1]
+        else:
+            array[z].take(along_y, 0, mode="clip").take(along_x, 1, out=out[k], mode="clip")
+    return out
 
 
 def _linear(array: NDArray, positions: list[NDArray]) -> NDArray[np.int16]:
     """Linear interpolation one axis after the other, slice by slice; a source slice is interpolated once."""
-    (lower_z, upper_z, weight_z), along_y, along_x = (
-        _neighbours(p, n) for p, n in zip(positions, array.shape, strict=True)
-    )
+    along_z, along_y, along_x = (_neighbours(p, n) for p, n in zip(positions, array.shape, strict=True))
     out = np.empty(tuple(len(p) for p in positions), np.int16)
+    between = np.empty(out.shape[1:], np.float32)
     planes: dict[int, NDArray] = {}
-    for k, (low, high, weight) in enumerate(zip(lower_z, upper_z, weight_z, strict=True)):
+    for k, (low, high, weight) in enumerate(zip(*along_z, strict=True)):
         planes = {z: planes[z] if z in planes else _plane(array[z], along_y, along_x) for z in {int(low), int(high)}}
         plane = planes[int(low)]
         if weight:
-            plane = plane + weight * (planes[int(high)] - plane)
+            plane = np.subtract(planes[int(high)], plane, out=between)
+            plane *= weight
+            plane += planes[int(low)]
         np.rint(plane, out=out[k], casting="unsafe")
     return out
 
@@ -122,12 +129,13 @@ def _neighbours(positions: NDArray, length: int) -> tuple[NDArray[np.intp], NDAr
 
 def _plane(plane: NDArray, along_y: tuple, along_x: tuple) -> NDArray[np.float32]:
     """One source slice (y, x) at the output's y and x."""
-    lower, upper, weight = along_y
-    rows = plane[lower].astype(np.float32)
-    rows += weight[:, None] * (plane[upper] - rows)
-    lower, upper, weight = along_x
-    out = rows.take(lower, axis=1)
-    out += weight * (rows.take(upper, axis=1) - out)
+    out = plane.astype(np.float32)
+    for axis, (lower, upper, weight) in enumerate((along_y, along_x)):
+        below, rise = (out.take(index, axis, mode="clip") for index in (lower, upper))
+        rise -= below
+        rise *= weight if axis else weight[:, None]
+        rise += below
+        out = rise
     return out
 
 
