@@ -9,6 +9,9 @@ import errno
 import json
 import os
 import uuid
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +32,7 @@ FORMAT = 1
 MARKER = "lake.json"
 ZarrMode = Literal["r", "r+", "a", "w-"]
 CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
+WRITES_AT_ONCE = 4
 TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
 
 
@@ -90,9 +94,6 @@ class S3Objects:
         if self.exists(key):
             self.files.rm_file(f"{self.root}/{key}")
 
-    def sync(self, key: str) -> None:
-        """A bucket's answer already means that the object is durable."""
-
 
 @dataclass(frozen=True)
 class Lake:
@@ -128,6 +129,17 @@ class Lake:
         """Put an object, atomically and durably; an older one of the same key is replaced."""
         self._files.write(key, data)
 
+    def write_all(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Put many (key, bytes) objects in any order, a few at once; no more than those are held in memory."""
+        with ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
+            waiting: deque[Future[None]] = deque()
+            for key, data in objects:
+                if len(waiting) == WRITES_AT_ONCE:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(self.write, key, data))
+            for write in waiting:
+                write.result()
+
     def create(self, key: str, data: bytes) -> None:
         """Put an object only where none is.
 
@@ -143,10 +155,6 @@ class Lake:
     def delete(self, key: str) -> None:
         """Remove one object; one that is not there is no error."""
         self._files.delete(key)
-
-    def sync(self, key: str) -> None:
-        """Return once an object written through `store` would survive a power cut."""
-        self._files.sync(key)
 
     def store(self, key: str, *, read_only: bool = True) -> Store:
         """The Zarr store whose root is `key`."""

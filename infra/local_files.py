@@ -46,10 +46,6 @@ class LocalFiles:
         """Remove the file."""
         self.path(key).unlink(missing_ok=True)
 
-    def sync(self, key: str) -> None:
-        """Flush the file to the disk."""
-        _fsync(self.path(key))
-
 
 @contextmanager
 def _temporary(path: Path, data: bytes) -> Generator[Path]:

@@ -108,10 +108,10 @@ def _upsample(mask: NDArray[np.bool_], factor: int, shape: tuple[int, ...]) -> N
 
 
 def complete_anatomy(body: Iterable[NDArray[np.bool_]], anatomy: NDArray[np.uint8], kind: AnatomyKind) -> None:
-    """Fills a map of ids 0-119 (uint8, z, y, x) in place: what no organ owns is 118 (`full`) or 119 in the body, else 0.
+    """Fills a map of ids 0-119 (uint8, z, y, x) in place: the body that no organ owns becomes 118 (`full`) or 119.
 
-    118 and 119 in the input mean "body without a name" and are decided anew; organs outside the mask stay. `body` is
-    the mask, slice by slice.
+    `body` is the mask, slice by slice. 118 and 119 in the map mean "body without a name" and are decided anew; organs
+    outside the mask stay; all else is 0.
     """
     rest = np.uint8(BODY if kind == "full" else UNKNOWN)
     for plane, inside in zip(anatomy, body, strict=True):

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,20 +19,21 @@ from numpy.typing import NDArray
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake, storage_errors
-from preprocessing.body import COARSE_MM, body_mask, complete_anatomy
+from preprocessing.body import COARSE_MM, body_planes, complete_anatomy
 from preprocessing.case import Case, CaseError
-from preprocessing.decode import read_volume
+from preprocessing.decode import decode_labels, read_companion, read_image
 from preprocessing.duplicates import signature
+from preprocessing.geometry import Geometry
 from preprocessing.layout import Pyramid
 from preprocessing.manifest import ManifestRow
 from preprocessing.origins import source_root, stored_origin
 from preprocessing.preview import preview, preview_key
 from preprocessing.pyramid import downsample2, downsample2_labels, resize_cube
-from preprocessing.quality import audit
+from preprocessing.quality import audit, clip_padding
 from preprocessing.recipe import Recipe
 from preprocessing.region_split import split_regions
 from preprocessing.regions import RegionExtent
-from preprocessing.resample import resample
+from preprocessing.resample import resample, resample_onto
 from preprocessing.seal import read_seal
 from preprocessing.sources.base import Source
 from preprocessing.store import CaseRecord, open_case, seal_case, write_case
@@ -69,10 +71,9 @@ def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> Manife
     checksums = file_checksums(case)
     key = case_key(recipe, case, input_of(case, checksums))
     if (seal := read_seal(lake, key)) is None:
-        scan = audit(read_volume(case))
-        volume = resample(scan, recipe.spacing_mm)
+        volume, source_geometry = read_resampled(case, recipe.spacing_mm)
         pyramid, regions, findings = build_pyramid(volume, case, recipe)
-        record = _record(case, recipe, scan, pyramid, regions, (*volume.findings, *findings), checksums)
+        record = _record(case, recipe, volume, source_geometry, pyramid, regions, findings, checksums)
         with _lake_trouble(case, lake):
             write_case(lake, key, pyramid, record, recipe)
             lake.write(preview_key(recipe, case.source, case.id, record.input), preview(pyramid, regions))
@@ -81,13 +82,40 @@ def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> Manife
     return _sealed_row(case, source, lake, key, seal.digest if seal else "")
 
 
+def read_resampled(case: Case, spacing_mm: float) -> tuple[Volume, Geometry]:
+    """The audited case with all its arrays at a spacing, and the geometry of its source.
+
+    One array of the source after the other is read, resampled and let go: of whole images no more than two are held.
+
+    Raises:
+        CaseError: a file of the case cannot be used.
+    """
+    scan = audit(read_image(case))
+    source, volume = scan.geometry, resample(scan, spacing_mm)
+    grid = volume.geometry
+    del scan
+    anatomy, lesion, findings = decode_labels(case, source)
+    kind = case.anatomy if anatomy is not None else "none"
+    anatomy, lesion = (
+        None if labels is None else resample_onto(labels, source, grid, nearest=True) for labels in (anatomy, lesion)
+    )
+    companions = {name: _companion(path, source, grid) for name, path in case.companions}
+    volume = replace(volume, anatomy=anatomy, anatomy_kind=kind, lesion=lesion, companions=companions)
+    return replace(volume, findings=(*volume.findings, *findings)), source
+
+
+def _companion(path: str, source: Geometry, grid: Geometry) -> NDArray[np.int16]:
+    return resample_onto(clip_padding(read_companion(path, source))[0], source, grid)
+
+
 def build_pyramid(
     volume: Volume, case: Case, recipe: Recipe
 ) -> tuple[Pyramid, tuple[RegionExtent, ...], tuple[str, ...]]:
     """All arrays of a stored case from a volume at the recipe's spacing, its regions, and findings of the split."""
     spacing = volume.geometry.spacing_mm[0]
-    body = body_mask(volume.image, spacing, recipe.body_threshold_hu)
-    anatomy = complete_anatomy(body, volume.anatomy, volume.anatomy_kind)
+    anatomy = np.zeros(volume.image.shape, np.uint8) if volume.anatomy is None else volume.anatomy
+    body = body_planes(volume.image, spacing, recipe.body_threshold_hu)
+    complete_anatomy(body, anatomy, volume.anatomy_kind)
     regions, findings = split_regions(
         anatomy, volume.geometry, volume.image, case.declared_regions, volume.anatomy_kind
     )
@@ -123,7 +151,8 @@ def _thumbnail(pyramid: Pyramid, region: RegionExtent, recipe: Recipe) -> dict[s
 def _record(
     case: Case,
     recipe: Recipe,
-    scan: Volume,
+    volume: Volume,
+    source_geometry: Geometry,
     pyramid: Pyramid,
     regions: tuple[RegionExtent, ...],
     findings: tuple[str, ...],
@@ -139,14 +168,14 @@ def _record(
         recipe=recipe.model_dump(mode="json"),
         recipe_fingerprint=recipe.fingerprint,
         regions=regions,
-        anatomy=scan.anatomy_kind,
+        anatomy=volume.anatomy_kind,
         lesion=pyramid.lesion is not None and bool(pyramid.lesion[0].any()),
         licence=case.licence,
         citation=case.citation,
-        source_geometry=scan.geometry.to_dict(),
+        source_geometry=source_geometry.to_dict(),
         geometry=pyramid.geometry.to_dict(),
         companions=tuple(sorted(pyramid.companions)),
-        findings=findings,
+        findings=(*volume.findings, *findings),
         checksums=checksums,
         signature=signature(pyramid.image[level], pyramid.anatomy[level] > 0),
     )

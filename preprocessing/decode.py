@@ -6,7 +6,7 @@ left is, or a label that lies elsewhere, is refused with the values that disagre
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,29 +93,42 @@ def decode_labels(
     return read_labels(case, geometry, lambda path: read_raster([path]))
 
 
-def read_volume(case: Case) -> Volume:
-    """The case in its source grid: HU as stored, labels, companions; neither audited nor resampled.
+def read_image(case: Case) -> Volume:
+    """The case's image alone in its source grid: HU as stored, neither audited nor resampled.
 
     Raises:
-        CaseError: the case was listed with a problem, or a file of it cannot be used.
+        CaseError: the case was listed with a problem, or its image cannot be used.
     """
     if case.problem:
         raise CaseError(case.problem)
     image = decode_image(case.image)
-    anatomy, lesion, findings = decode_labels(case, image.geometry)
-    return Volume(
-        image=image.array,
-        geometry=image.geometry,
+    return Volume(image=image.array, geometry=image.geometry, findings=(*case.notes, *image.findings))
+
+
+def read_volume(case: Case) -> Volume:
+    """The whole case in its source grid: image, labels and companions, neither audited nor resampled.
+
+    Raises:
+        CaseError: the case was listed with a problem, or a file of it cannot be used.
+    """
+    volume = read_image(case)
+    anatomy, lesion, findings = decode_labels(case, volume.geometry)
+    return replace(
+        volume,
         anatomy=anatomy,
         anatomy_kind=case.anatomy if anatomy is not None else "none",
         lesion=lesion,
-        companions={name: _companion(path, image.geometry) for name, path in case.companions},
-        findings=(*case.notes, *image.findings, *findings),
+        companions={name: read_companion(path, volume.geometry) for name, path in case.companions},
+        findings=(*volume.findings, *findings),
     )
 
 
-def _companion(path: str, geometry: Geometry) -> NDArray[np.int16]:
-    """A further image of the case on the grid of its image; resampled where it has its own."""
+def read_companion(path: str, geometry: Geometry) -> NDArray[np.int16]:
+    """A further image of a case on the grid of its image; resampled where it has its own.
+
+    Raises:
+        CaseError: it cannot be used.
+    """
     other = decode_image([path])
     if other.geometry.shape == geometry.shape and np.allclose(other.geometry.corners(), geometry.corners(), atol=0.01):
         return other.array

@@ -118,10 +118,15 @@ def level_geometries(attributes: dict, shapes: Sequence[Shape]) -> list[Geometry
 
 
 def chunk_and_shard(shape: Shape, recipe: Recipe) -> tuple[Shape, Shape]:
-    """Inner chunk and shard edges for an array: the recipe's, clipped where the array is smaller."""
+    """Inner chunk and shard edges for an array: the recipe's, clipped where the array is smaller.
+
+    The shards along an axis are as few as the recipe's edge allows and equally long, so that hardly a chunk lies
+    outside the array.
+    """
     chunk = tuple(min(recipe.chunk, n) for n in shape)
-    shard = tuple(c * ceil(min(max(recipe.shard, c), n) / c) for c, n in zip(chunk, shape, strict=True))
-    return chunk, shard
+    counts = [ceil(n / c) for n, c in zip(shape, chunk, strict=True)]
+    shards = [ceil(count / max(1, recipe.shard // c)) for count, c in zip(counts, chunk, strict=True)]
+    return chunk, tuple(c * ceil(n / s) for c, n, s in zip(chunk, counts, shards, strict=True))
 
 
 def object_keys(shape: Shape, shard: Shape) -> list[str]:

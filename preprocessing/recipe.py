@@ -23,7 +23,7 @@ class Recipe(Config):
     """Spacing, pyramid, chunks, codec and rules of a stored case. `paper` is the default of every command."""
 
     name: str = Field("paper", description="the preset's name; shown to people")
-    version: int = Field(1, description="raised whenever the code would write other bytes for the same recipe")
+    version: int = Field(2, description="raised whenever the code would write other bytes for the same recipe")
     spacing_mm: float = Field(1.0, gt=0, description="isotropic spacing of level 0 in mm")
     levels: int = Field(3, ge=1, le=5, description="pyramid levels, each twice as coarse as the one before")
     thumbnail_size: int = Field(128, ge=8, description="edge in voxels of the per-region image-level cube")

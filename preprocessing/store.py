@@ -6,15 +6,14 @@ shard reader, a bucket by zarr-python.
 """
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import zarr
-from numcodecs import blosc
 from numpy.typing import NDArray
 from pydantic import Field
-from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore, StorePath
 
@@ -28,12 +27,11 @@ from preprocessing.layout import Pyramid
 from preprocessing.recipe import Recipe
 from preprocessing.regions import RegionExtent
 from preprocessing.seal import is_sealed, read_seal, seal_case
-from preprocessing.shards import ShardedArray
+from preprocessing.shards import CODECS, ShardedArray, encode_shard
 
 __all__ = ["CaseRecord", "StoredCase", "is_sealed", "open_case", "seal_case", "write_case"]
 
 FORMAT = 1
-blosc.use_threads = False  # several threads finish blocks in any order: other bytes each time
 
 
 class CaseRecord(Config):
@@ -66,10 +64,9 @@ def write_case(lake: Lake, key: str, pyramid: Pyramid, record: CaseRecord, recip
     Raises:
         OSError: the lake cannot be written, e.g. no space is left.
     """
-    store = lake.store(key, read_only=False)
-    documents = {}
-    for path, data in _arrays(pyramid):
-        documents[path] = _write_array(store, path, data, recipe)
+    arrays = _arrays(pyramid)
+    lake.write_all((f"{key}/{path}/{name}", data) for path, array in arrays for name, data in _shards(array, recipe))
+    documents = {path: _array_document(array, recipe) for path, array in arrays}
     documents |= {path: layout.group_document(attributes) for path, attributes in _groups(pyramid, record)}
     for path, document in sorted(documents.items(), reverse=True):  # the root's comes last
         lake.write(f"{key}/{path}/zarr.json" if path else f"{key}/zarr.json", document)
@@ -198,26 +195,32 @@ def _groups(pyramid: Pyramid, record: CaseRecord) -> list[tuple[str, dict]]:
     return groups
 
 
-def _write_array(store: Store, path: str, data: NDArray, recipe: Recipe) -> bytes:
-    """Put all shards of an array and return its metadata document, which is not written yet."""
+def _shards(data: NDArray, recipe: Recipe) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of all shards of an array."""
     chunk, shard = layout.chunk_and_shard(data.shape, recipe)
-    blueprint = MemoryStore()
+    for name in layout.object_keys(data.shape, shard):
+        place = [int(part) for part in name.split("/")[1:]]
+        box = data[tuple(slice(i * s, i * s + s) for i, s in zip(place, shard, strict=True))]
+        yield name, encode_shard(box, chunk, shard, CODECS[recipe.codec], _fill(data))
+
+
+def _fill(data: NDArray) -> int:
+    return layout.FILL["image"] if data.dtype == np.int16 else 0
+
+
+def _array_document(data: NDArray, recipe: Recipe) -> bytes:
+    """`zarr.json` of an array, as zarr-python words it."""
+    chunk, shard = layout.chunk_and_shard(data.shape, recipe)
+    codec = CODECS[recipe.codec]
+    blosc = BloscCodec(typesize=data.itemsize, cname=codec.name, clevel=codec.level, shuffle=codec.shuffle)
     array = zarr.create_array(
-        blueprint,
+        MemoryStore(),
         shape=data.shape,
         dtype=data.dtype,
         chunks=chunk,
         shards=shard,
-        compressors=_codec(recipe.codec, data.dtype.itemsize),
-        fill_value=layout.FILL["image"] if data.dtype == np.int16 else 0,
+        compressors=blosc,
+        fill_value=_fill(data),
         dimension_names=["z", "y", "x"],
     )
-    target = zarr.AsyncArray(array.metadata, StorePath(store, path), {"write_empty_chunks": True})
-    zarr.Array(target)[...] = data
     return json.dumps(array.metadata.to_dict(), indent=1).encode()
-
-
-def _codec(name: str, itemsize: int) -> BloscCodec:
-    if name == "lz4-bitshuffle":
-        return BloscCodec(typesize=itemsize, cname="lz4", clevel=5, shuffle="bitshuffle")
-    return BloscCodec(typesize=itemsize, cname="zstd", clevel=3, shuffle="shuffle")

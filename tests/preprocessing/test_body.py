@@ -77,8 +77,12 @@ ORGANS = np.array([[[5, 0, 118, 10]]], np.uint8)
 
 @pytest.mark.parametrize(("kind", "rest"), [("full", 118), ("partial", 119)])
 def test_the_body_fills_what_no_organ_owns(kind, rest):
-    assert complete_anatomy(BODY, ORGANS, kind).tolist() == [[[5, rest, rest, 10]]]
+    anatomy = ORGANS.copy()
+    complete_anatomy(BODY, anatomy, kind)
+    assert anatomy.tolist() == [[[5, rest, rest, 10]]]
 
 
 def test_without_a_map_the_body_is_unknown():
-    assert complete_anatomy(BODY, None, "none").tolist() == [[[119, 119, 119, 0]]]
+    anatomy = np.zeros(BODY.shape, np.uint8)
+    complete_anatomy(BODY, anatomy, "none")
+    assert anatomy.tolist() == [[[119, 119, 119, 0]]]
