@@ -20,6 +20,7 @@ from preprocessing.raster import Raster
 
 RELATIVE_TOLERANCE = 1e-3  # of the image's extent
 LARGEST_SHIFT = 0.5  # voxels
+MAX_VALUE = 65535
 
 Reader = Callable[[str], Raster]
 Labels = tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None, tuple[str, ...]]
@@ -53,18 +54,21 @@ def _label_files(case: Case) -> Iterator[LabelFile]:
 
 def _paint(anatomy: NDArray[np.uint8], values: NDArray, label: LabelFile) -> None:
     """Writes the class ids of a label file into the voxels of `anatomy` that are still free."""
-    table = np.zeros(max([*(value for value, _ in label.classes), int(values.max(initial=0))]) + 1, np.uint8)
+    table = np.zeros(MAX_VALUE + 1, np.uint8)
     for value, id_ in label.classes:
         if id_ != LESION and 0 < id_ < NUM_IDS:
             table[value] = id_
-    ids = table[np.maximum(values, 0)]
-    np.copyto(anatomy, ids, where=(anatomy == 0) & (ids > 0))
+    for plane, own in zip(anatomy, values, strict=True):
+        np.copyto(plane, table[np.maximum(own, 0)], where=plane == 0)
 
 
 def _unnamed(label: LabelFile, values: NDArray) -> list[str]:
     """A finding where a label file holds values that nobody has named."""
     known = {0, *(value for value, _ in label.classes)}
-    strangers = [int(v) for v in np.unique(values) if int(v) not in known]
+    counts = np.zeros(MAX_VALUE + 1, np.int64)
+    for plane in values:
+        counts += np.bincount(np.maximum(plane, 0).ravel(), minlength=len(counts))
+    strangers = sorted({*np.flatnonzero(counts).tolist(), min(0, int(values.min(initial=0)))} - known)
     if not strangers:
         return []
     shown = ", ".join(map(str, strangers[:10])) + (", …" if len(strangers) > 10 else "")
@@ -81,11 +85,14 @@ def whole_values(path: str, geometry: Geometry, read: Reader, findings: list[str
     values = raster.array
     if values.dtype.kind == "f":
         whole = np.rint(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
-        if np.abs(whole - values)[np.isfinite(values)].max(initial=0) > 1e-3 or np.abs(whole).max(initial=0) > 65535:
+        if (
+            np.abs(whole - values)[np.isfinite(values)].max(initial=0) > 1e-3
+            or np.abs(whole).max(initial=0) > MAX_VALUE
+        ):
             raise CaseError(f"{Path(path).name} holds fractions or huge numbers; a label map holds whole numbers.")
         values = whole.astype(np.int32)
-    if values.size and int(values.max()) > 65535:
-        raise CaseError(f"{Path(path).name} holds the value {int(values.max())}; a label map holds 0 to 65535.")
+    if values.size and int(values.max()) > MAX_VALUE:
+        raise CaseError(f"{Path(path).name} holds the value {int(values.max())}; a label map holds 0 to {MAX_VALUE}.")
     return _on_grid(replace(raster, array=values), geometry, Path(path).name, findings)
 
 
