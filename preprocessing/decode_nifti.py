@@ -12,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -21,7 +22,17 @@ from preprocessing.raster import INT16, MAX_VOXELS, Raster, checked_geometry
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 GZIP_BEST_RATIO = 1100  # deflate cannot pack tighter
-READ_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, zlib.error, ImageFileError)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    zlib.error,
+    isal_zlib.error,
+    ImageFileError,
+)
 
 
 def read_nifti(path: Path) -> Raster:
@@ -70,31 +81,53 @@ def _values(image: nib.Nifti1Pair, path: Path) -> NDArray:
     if kind.kind not in "iuf":
         raise CaseError(f"{path.name}: voxels of type {kind} are colours or complex numbers, not HU; it is no CT.")
     _check_bytes(image, shape, path)
-    raw = _stored(image).reshape(shape, order="F").T
-    raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    raw = _stored(image, shape, path)
     slope, intercept = float(proxy.slope), float(proxy.inter)
     if (slope, intercept) == (1.0, 0.0):
         return raw
     if slope == 1.0 and raw.dtype == np.int16 and _fits(raw, intercept):
-        return raw + np.int16(intercept)
-    if raw.dtype.kind != "f" and slope.is_integer() and intercept.is_integer() and abs(slope) < 1e4 > abs(intercept):
-        return raw.astype(np.int32) * np.int32(slope) + np.int32(intercept)
-    return raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        raw += np.int16(intercept)
+        return raw
+    whole = raw.dtype.kind != "f" and slope.is_integer() and intercept.is_integer()
+    kind = np.int32 if whole and abs(slope) < 1e4 > abs(intercept) else np.float32
+    out = raw.astype(kind, copy=False)
+    del raw
+    out *= kind(slope)
+    out += kind(intercept)
+    return out
 
 
-def _stored(image: nib.Nifti1Pair) -> NDArray:
-    """The numbers in the file; a gzip file is read to its end, so that its checksum is compared."""
+def _stored(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> NDArray:
+    """The numbers in the file as (z, y, x) of `shape` (x, y, z), in this machine's byte order; doubles become floats.
+
+    They are read piece by piece, a gzip file to its end, so that its checksum is compared.
+    """
     proxy: Any = image.dataobj
-    path = Path(image.file_map["image"].filename or "")
-    if path.suffix.lower() != ".gz":
-        return np.asanyarray(proxy.get_unscaled())
-    count = int(np.prod([int(n) for n in image.shape]))
-    with gzip.open(path) as stream:
+    kind = proxy.dtype
+    data = Path(image.file_map["image"].filename or path)
+    out = np.empty(shape[::-1], np.float32 if kind == np.float64 else kind.newbyteorder("="))
+    with igzip.open(data) if data.suffix.lower() == ".gz" else data.open("rb") as stream:
         stream.seek(proxy.offset)
-        data = stream.read(count * proxy.dtype.itemsize)
-        while stream.read(1 << 20):
+        for plane in out:
+            if plane.dtype == kind:
+                _fill(plane, stream)
+            else:
+                piece = np.empty(plane.shape, kind)
+                _fill(piece, stream)
+                plane[...] = piece
+        while data.suffix.lower() == ".gz" and stream.read(1 << 20):
             pass
-    return np.frombuffer(data, proxy.dtype, count)
+    return out
+
+
+def _fill(array: NDArray, stream: Any) -> None:
+    """Reads the bytes of a C-contiguous array."""
+    target = memoryview(array).cast("B")
+    while target:
+        count = stream.readinto(target)
+        if not count:
+            raise EOFError(f"{len(target)} bytes of its voxels are missing")
+        target = target[count:]
 
 
 def _fits(raw: NDArray, intercept: float) -> bool:

@@ -93,14 +93,15 @@ def to_int16(raster: Raster) -> Raster:
         return replace(raster, array=np.ascontiguousarray(array))
     out = np.empty(array.shape, np.int16)
     holes = clipped = 0
-    for z in range(len(array)):
-        plane = array[z]
-        if plane.dtype.kind == "f":
-            bad = ~np.isfinite(plane)
-            holes += int(bad.sum())
-            plane = np.rint(np.where(bad, -1024, plane))
-        clipped += int(((plane < INT16.min) | (plane > INT16.max)).sum())
-        out[z] = np.clip(plane, INT16.min, INT16.max)
+    for plane, rounded in zip(array, out, strict=True):
+        if INT16.min <= plane.min() <= plane.max() <= INT16.max:
+            np.rint(plane, out=rounded, casting="unsafe")
+            continue
+        bad = ~np.isfinite(plane)
+        holes += int(bad.sum())
+        whole = np.rint(np.where(bad, -1024, plane))
+        clipped += int(((whole < INT16.min) | (whole > INT16.max)).sum())
+        rounded[...] = np.clip(whole, INT16.min, INT16.max)
     notes = [f"{holes} voxels were not finite and became -1024 HU"] if holes else []
     notes += [f"{clipped} voxels lay outside int16 and were clipped"] if clipped else []
     return replace(raster, array=out, findings=(*raster.findings, *notes))
