@@ -122,7 +122,7 @@ def _stored(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> N
 
 def _fill(array: NDArray, stream: Any) -> None:
     """Reads the bytes of a C-contiguous array."""
-    target = memoryview(array).cast("B")
+    target = array.data.cast("B")
     while target:
         count = stream.readinto(target)
         if not count:
