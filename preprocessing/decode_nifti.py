@@ -8,7 +8,7 @@ refused, as is an image that sets neither (readers differ: nibabel and ITK orien
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -22,17 +22,8 @@ from preprocessing.raster import INT16, MAX_VOXELS, Raster, checked_geometry
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 GZIP_BEST_RATIO = 1100  # deflate cannot pack tighter
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    OverflowError,
-    zlib.error,
-    isal_zlib.error,
-    ImageFileError,
-)
+READ_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, ImageFileError, zlib.error)
+READ_ERRORS += (cast(type[Exception], isal_zlib.error),)  # its stub takes the class for an instance
 
 
 def read_nifti(path: Path) -> Raster:
