@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import zarr
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore
 
 from infra.errors import UserError
@@ -95,6 +96,16 @@ class S3Objects:
             self.files.rm_file(f"{self.root}/{key}")
 
 
+class _CompleteStore(FsspecStore):
+    """Arrays with all their chunks: one that is missing is an error, where Zarr would read the fill value."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        value = await super().get(key, prototype, byte_range)
+        if value is None and "/c/" in f"/{key}":
+            raise FileNotFoundError(f"{key} is missing")
+        return value
+
+
 @dataclass(frozen=True)
 class Lake:
     """A folder or bucket; `url` is an absolute path or `s3://bucket/prefix`, `id` is the lake's own."""
@@ -157,11 +168,10 @@ class Lake:
         self._files.delete(key)
 
     def store(self, key: str, *, read_only: bool = True) -> Store:
-        """The Zarr store whose root is `key`."""
+        """The Zarr store whose root is `key`; a bucket's read-only one raises FileNotFoundError for a lost chunk."""
         if isinstance(self._files, S3Objects):
-            return FsspecStore(
-                self._files.client(asynchronous=True), path=f"{self._files.root}/{key}", read_only=read_only
-            )
+            kind = _CompleteStore if read_only else FsspecStore
+            return kind(self._files.client(asynchronous=True), path=f"{self._files.root}/{key}", read_only=read_only)
         return LocalStore(self._files.root / key, read_only=read_only)
 
     def group(self, key: str, mode: ZarrMode = "r") -> zarr.Group:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,17 @@ def label_attributes(name: str, geometry: Geometry, shapes: Sequence[Shape]) -> 
     return attributes
 
 
+def members(attributes: dict) -> list[str]:
+    """The paths of the groups and arrays, relative to a group, that its attributes promise."""
+    ome, own = attributes.get("ome", {}), attributes.get(OWN_KEY)
+    parts = [dataset["path"] for scale in ome.get("multiscales", ()) for dataset in scale["datasets"]]
+    parts += ome.get("labels", ())
+    if own is not None:
+        parts += ["labels", *(f"companions/{name}" for name in own["companions"])]
+        parts += [f"thumbnails/{region['name']}/{name}" for region in own["regions"] for name in ("image", "anatomy")]
+    return parts
+
+
 def level_geometries(attributes: dict, shapes: Sequence[Shape]) -> list[Geometry]:
     """The geometries that `image_attributes` wrote, finest first."""
     geometries = []
@@ -131,8 +142,19 @@ def chunk_and_shard(shape: Shape, recipe: Recipe) -> tuple[Shape, Shape]:
 
 def object_keys(shape: Shape, shard: Shape) -> list[str]:
     """The names of all shards of an array, relative to the array."""
-    counts = [range(ceil(n / s)) for n, s in zip(shape, shard, strict=True)]
-    return ["/".join(("c", *map(str, index))) for index in product(*counts)]
+    return list(chunks_per_object(shape, shard, shard))
+
+
+def chunks_per_object(shape: Shape, chunk: Shape, shard: Shape) -> dict[str, int]:
+    """The names of all shards of an array, relative to it, and how many chunks of each hold voxels."""
+    along = [
+        [ceil(min(s, n - start) / c) for start in range(0, n, s)] for n, c, s in zip(shape, chunk, shard, strict=True)
+    ]
+    places = product(*(range(len(counts)) for counts in along))
+    return {
+        "/".join(("c", *map(str, place))): prod(counts[i] for counts, i in zip(along, place, strict=True))
+        for place in places
+    }
 
 
 def array_path(name: str, level: int) -> str:

@@ -6,6 +6,7 @@ it. A case without its seal does not exist.
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 from infra.config import Config
@@ -13,6 +14,7 @@ from infra.fingerprint import canonical_json, digest, fingerprint
 from infra.lake import Lake
 from preprocessing import layout
 from preprocessing.case import CaseError
+from preprocessing.shards import num_chunks
 
 FORMAT = 1
 
@@ -45,17 +47,27 @@ def seal_key(key: str) -> str:
 
 
 def seal_case(lake: Lake, key: str, record: Sealable) -> str:
-    """Check that every object of the case is there and write the seal; returns its digest.
+    """Check that the case is complete and write the seal; returns its digest.
+
+    Complete: every array and group that the metadata names is there, and every shard of theirs, with all its chunks.
 
     Raises:
-        CaseError: an object is missing, which names it.
+        CaseError: an object is missing or damaged, which names it.
     """
-    names = [name.removeprefix(f"{key}/") for name in lake.list(key)]
-    if missing := sorted(_expected(lake, key, names) - set(names)):
-        raise CaseError(f"{record.source}/{record.case}: {len(missing)} objects are missing, {missing[0]} first")
+    name = f"{record.source}/{record.case}"
+    names = [found.removeprefix(f"{key}/") for found in lake.list(key)]
+    shards = _expected(lake, key, names)
+    if missing := sorted(shards.keys() - set(names)):
+        raise CaseError(f"{name}: {len(missing)} objects are missing, {missing[0]} first; ingest it again")
+
+    def checked(part: str) -> tuple[int, str]:
+        try:
+            return _checksum(lake, f"{key}/{part}", shards.get(part))
+        except ValueError as error:
+            raise CaseError(f"{name}: {part} is damaged: {error}; ingest it again") from error
+
     with ThreadPoolExecutor(4) as pool:
-        sums = pool.map(lambda name: _checksum(lake, f"{key}/{name}"), names)
-        objects = dict(zip(names, sums, strict=True))
+        objects = dict(zip(names, pool.map(checked, names), strict=True))
     seal = Seal(
         source=record.source, case=record.case, input=record.input, digest=fingerprint(objects), objects=objects
     )
@@ -84,26 +96,62 @@ def is_sealed(lake: Lake, key: str) -> bool:
 
 
 def damaged_objects(lake: Lake, key: str) -> list[str]:
-    """The objects whose bytes are not those that were sealed (reads the whole case)."""
+    """The sealed objects that are missing or whose bytes are not those that were sealed (reads the whole case).
+
+    Raises:
+        CaseError: the case is not sealed.
+    """
     seal = read_seal(lake, key)
     if seal is None:
         raise CaseError(f"{key} is not sealed")
-    return [name for name, sums in seal.objects.items() if _checksum(lake, f"{key}/{name}") != sums]
+
+    def is_damaged(name: str) -> bool:
+        try:
+            return _checksum(lake, f"{key}/{name}") != seal.objects[name]
+        except FileNotFoundError:
+            return True
+
+    with ThreadPoolExecutor(4) as pool:
+        return [name for name, bad in zip(seal.objects, pool.map(is_damaged, seal.objects), strict=True) if bad]
 
 
-def _expected(lake: Lake, key: str, names: list[str]) -> set[str]:
-    """The root and all shards of every array whose metadata is there."""
-    expected = {"zarr.json"}
-    for name in names:
-        if name.endswith("zarr.json"):
-            document = json.loads(lake.read(f"{key}/{name}"))
-            if document["node_type"] == "array":
-                shard = document["chunk_grid"]["configuration"]["chunk_shape"]
-                folder = name.removesuffix("zarr.json")
-                expected |= {folder + part for part in layout.object_keys(document["shape"], shard)}
+@dataclass(frozen=True)
+class _Shard:
+    """What a shard must hold: its grid of chunks, and how many of them hold voxels."""
+
+    grid: tuple[int, ...]
+    chunks: int
+
+
+def _expected(lake: Lake, key: str, names: list[str]) -> dict[str, _Shard | None]:
+    """Every object that a case must have: what its metadata names, and the metadata itself (None)."""
+    expected: dict[str, _Shard | None] = {}
+    waiting = {"zarr.json", *(name for name in names if name.endswith("zarr.json"))}
+    while waiting:
+        name = waiting.pop()
+        expected[name] = None
+        if name not in names:
+            continue
+        document = json.loads(lake.read(f"{key}/{name}"))
+        folder = name.removesuffix("zarr.json")
+        if document["node_type"] == "array":
+            expected |= _shards_of(folder, document)
+        else:
+            parts = {f"{folder}{part}/zarr.json" for part in layout.members(document["attributes"])}
+            waiting |= parts - expected.keys()
     return expected
 
 
-def _checksum(lake: Lake, key: str) -> tuple[int, str]:
+def _shards_of(folder: str, document: dict) -> dict[str, _Shard]:
+    shard = document["chunk_grid"]["configuration"]["chunk_shape"]
+    chunk = document["codecs"][0]["configuration"]["chunk_shape"]
+    grid = tuple(s // c for s, c in zip(shard, chunk, strict=True))
+    counts = layout.chunks_per_object(document["shape"], chunk, shard)
+    return {folder + part: _Shard(grid, chunks) for part, chunks in counts.items()}
+
+
+def _checksum(lake: Lake, key: str, shard: _Shard | None = None) -> tuple[int, str]:
     data = lake.read(key)
+    if shard and (found := num_chunks(data, shard.grid)) < shard.chunks:
+        raise ValueError(f"it holds {found} of {shard.chunks} chunks")
     return len(data), digest(data)

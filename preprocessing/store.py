@@ -123,12 +123,13 @@ class StoredCase:
         What lies outside the volume is padded: -1024 HU, label 0. Companions exist at level 0 only.
 
         Raises:
-            CaseError: the case has nothing of that name or level.
+            CaseError: the case has nothing of that name or level, or it is damaged.
         """
-        array = self._array(layout.array_path(name, level))
+        path = layout.array_path(name, level)
+        array = self._array(path)
         low = [min(max(0, s), n) for s, n in zip(start_zyx, array.shape, strict=True)]
         high = [max(a, min(s + c, n)) for a, s, c, n in zip(low, start_zyx, shape_zyx, array.shape, strict=True)]
-        box = _read_box(array, low, high)
+        box = self._read_box(path, low, high)
         if box.shape == tuple(shape_zyx):
             return box
         out = np.full(shape_zyx, layout.FILL.get(name, layout.FILL["image"]), box.dtype)
@@ -144,10 +145,18 @@ class StoredCase:
         """The region resized to a cube: `image` int16 HU, `anatomy` or `lesion` uint8.
 
         Raises:
-            CaseError: the case has no such region or label.
+            CaseError: the case has no such region or label, or it is damaged.
         """
-        array = self._array(f"thumbnails/{region}/{name}")
-        return _read_box(array, [0, 0, 0], list(array.shape))
+        path = f"thumbnails/{region}/{name}"
+        return self._read_box(path, [0, 0, 0], list(self._array(path).shape))
+
+    def _read_box(self, path: str, low: list[int], high: list[int]) -> NDArray:
+        array = self._array(path)
+        try:
+            return _read_box(array, low, high)
+        except (FileNotFoundError, ValueError, RuntimeError) as error:
+            where = self.lake.url_of(f"{self.key}/{path}")
+            raise CaseError(f"{where} is damaged ({error}); `meddiff cases --verify` finds all that is") from error
 
     def _array(self, path: str) -> ShardedArray | zarr.Array:
         if path not in self._open:

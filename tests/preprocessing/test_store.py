@@ -2,15 +2,18 @@
 
 import pickle
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
 from store_samples import GEOMETRY, KEY, RECIPE, SHAPE, made_pyramid, made_record
 
 from infra.lake import Lake, open_lake
+from preprocessing import layout
 from preprocessing.case import CaseError
 from preprocessing.recipe import Recipe
 from preprocessing.seal import damaged_objects, read_seal, seal_key
+from preprocessing.shards import index_bytes, read_index
 from preprocessing.store import StoredCase, is_sealed, open_case, seal_case, write_case
 
 PYRAMID = made_pyramid()
@@ -104,6 +107,38 @@ def test_writing_again_changes_no_byte_and_removes_no_object(tmp_path):
     assert {name: lake.read(name) for name in lake.list()} == before
 
 
+SHARD = f"{KEY}/0/c/1/1/1"
+
+
+def cut_short(shard: bytes) -> bytes:
+    return shard[:-100]
+
+
+def empty(shard: bytes) -> bytes:
+    return b""
+
+
+def without_its_first_chunk(shard: bytes) -> bytes:
+    """The index, made anew, says that chunk 0, 0, 0 was never written; its checksum is right."""
+    index = read_index(shard, (2, 2, 2)).copy()
+    index[0, 0, 0] = 2**64 - 1
+    return (
+        shard[: -index_bytes((2, 2, 2))] + index.tobytes() + google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    )
+
+
+def with_another_index(shard: bytes) -> bytes:
+    return shard[:-50] + bytes([shard[-50] ^ 1]) + shard[-49:]
+
+
+@pytest.mark.parametrize("harm", [cut_short, empty, with_another_index])
+def test_writing_again_mends_what_a_power_cut_left(tmp_path, lake, harm):
+    again = open_lake(str(tmp_path))
+    write_case(again, KEY, PYRAMID, made_record(), RECIPE)
+    again.write(SHARD, harm(again.read(SHARD)))
+    assert store(again) == read_seal(lake, KEY).digest
+
+
 def test_the_bytes_of_a_recipe_version_are_pinned(lake):
     """Bytes that change without a new recipe version would make equal names mean different data."""
     assert read_seal(lake, KEY).digest == GOLDEN[RECIPE.version]
@@ -117,13 +152,65 @@ def test_an_unsealed_case_is_refused(tmp_path):
         open_case(lake, KEY)
 
 
-def test_a_missing_shard_prevents_the_seal(tmp_path):
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "labels/lesion/0/c/1/1/1",
+        "2/c/0/0/0",
+        "1/zarr.json",
+        "labels/zarr.json",
+        "labels/anatomy/zarr.json",
+        "labels/anatomy/2/zarr.json",
+        "companions/low_dose/zarr.json",
+        "thumbnails/chest/image/zarr.json",
+        "zarr.json",
+    ],
+)
+def test_a_missing_object_prevents_the_seal(tmp_path, lost):
     lake = open_lake(str(tmp_path))
     write_case(lake, KEY, PYRAMID, made_record(), RECIPE)
-    lake.delete(f"{KEY}/labels/lesion/0/c/1/1/1")
-    with pytest.raises(CaseError, match="made/one: 1 objects are missing, labels/lesion/0/c/1/1/1 first"):
+    lake.delete(f"{KEY}/{lost}")
+    with pytest.raises(CaseError, match=f"made/one: 1 objects are missing, {lost} first"):
         seal_case(lake, KEY, made_record())
     assert not is_sealed(lake, KEY)
+
+
+@pytest.mark.parametrize(
+    ("harm", "found"),
+    [
+        (cut_short, "fails its checksum"),
+        (empty, "cut short"),
+        (with_another_index, "fails its checksum"),
+        (without_its_first_chunk, "it holds 1 of 2 chunks"),
+    ],
+)
+def test_a_damaged_shard_prevents_the_seal(tmp_path, harm, found):
+    lake = open_lake(str(tmp_path))
+    write_case(lake, KEY, PYRAMID, made_record(), RECIPE)
+    lake.write(SHARD, harm(lake.read(SHARD)))
+    with pytest.raises(CaseError, match=f"made/one: 0/c/1/1/1 is damaged: .*{found}"):
+        seal_case(lake, KEY, made_record())
+    assert not is_sealed(lake, KEY)
+
+
+def lost(shard: bytes) -> None:
+    """Nothing is left of it."""
+
+
+BUCKET = pytest.param("bucket", lost, marks=pytest.mark.server)
+READ_AFTER = [*(("folder", harm) for harm in (cut_short, empty, with_another_index, lost)), BUCKET]
+
+
+@pytest.mark.parametrize(("place", "harm"), READ_AFTER)
+def test_a_reader_stops_at_a_shard_that_was_damaged_after_sealing(tmp_path, request, place, harm):
+    lake = open_lake(str(tmp_path) if place == "folder" else f"{request.getfixturevalue('s3_bucket')}/lake")
+    store(lake)
+    harmed = harm(lake.read(SHARD))
+    lake.delete(SHARD) if harmed is None else lake.write(SHARD, harmed)
+    case = open_case(lake, KEY)
+    assert (case.read("image", 0, (0, 0, 0), (32, 32, 32)) == PYRAMID.image[0][:32, :32, :32]).all()
+    with pytest.raises(CaseError, match=r"0 is damaged .*`meddiff cases --verify` finds all"):
+        case.read("image", 0, (30, 30, 30), (7, 10, 10))
 
 
 def test_a_seal_of_a_newer_format_is_refused_by_name(tmp_path):
@@ -139,47 +226,123 @@ def test_damage_after_sealing_is_found(tmp_path):
     lake = open_lake(str(tmp_path))
     store(lake)
     assert damaged_objects(lake, KEY) == []
-    shard = lake.local_path(f"{KEY}/1/c/0/0/0")
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
-    assert damaged_objects(lake, KEY) == ["1/c/0/0/0"]
+    shard, thumbnail = f"{KEY}/1/c/0/0/0", f"{KEY}/thumbnails/chest/image/c/0/0/0"
+    lake.write(shard, lake.read(shard)[:-1] + b"\0")
+    lake.delete(thumbnail)
+    assert damaged_objects(lake, KEY) == ["1/c/0/0/0", "thumbnails/chest/image/c/0/0/0"]
+
+
+LABELS = {"anatomy": PYRAMID.anatomy, "lesion": PYRAMID.lesion}
+EVERY_IMAGE = [("", PYRAMID.image), *((f"labels/{name}", levels) for name, levels in LABELS.items())]
+every_image = pytest.mark.parametrize(("path", "levels"), EVERY_IMAGE, ids=["image", *LABELS])
+
+
+def centres_mm(level: int) -> np.ndarray:
+    """Where the first and the second voxel of a level lie, from the voxels of level 0 that they stand for."""
+    n = 2**level
+    block = np.argwhere(np.ones((n, n, n)))
+    return np.array([GEOMETRY.world(block).mean(0), GEOMETRY.world(block + n).mean(0)])
 
 
 def test_zarr_python_opens_the_case_by_its_path(lake):
     group = zarr.open_group(lake.url_of(KEY), mode="r")
     assert group.attrs["meddiff"]["case"] == "one"
-    assert (group["0"][...] == PYRAMID.image[0]).all()
-    assert group["0"].metadata.dimension_names == ("z", "y", "x")
     assert {name for name, _ in group.members()} == {"0", "1", "2", "labels", "companions", "thumbnails"}
+    assert (group["companions/low_dose/0"][...] == PYRAMID.companions["low_dose"]).all()
+    assert (group["thumbnails/chest/anatomy"][...] == PYRAMID.thumbnails["chest"]["anatomy"]).all()
 
 
-def test_ngff_zarr_opens_image_and_labels(lake):
+@every_image
+def test_zarr_python_reads_every_level_in_shards(lake, path, levels):
+    group = zarr.open_group(lake.url_of(f"{KEY}/{path}"), mode="r")
+    for level, array in enumerate(levels):
+        stored = group[str(level)]
+        assert (stored[...] == array).all()
+        assert stored.metadata.dimension_names == ("z", "y", "x")
+        assert stored.shards == layout.chunk_and_shard(array.shape, RECIPE)[1]
+        assert stored.chunks == layout.chunk_and_shard(array.shape, RECIPE)[0]
+
+
+@every_image
+def test_the_metadata_places_every_voxel_in_lps_millimetres(lake, path, levels):
+    ome = zarr.open_group(lake.url_of(f"{KEY}/{path}"), mode="r").attrs["ome"]
+    assert ome["version"] == "0.5"
+    (scale,) = ome["multiscales"]
+    assert [(axis["name"], axis["type"], axis["unit"]) for axis in scale["axes"]] == [
+        (name, "space", "millimeter") for name in "zyx"
+    ]
+    assert [axis["orientation"]["value"] for axis in scale["axes"]] == list(layout.ORIENTATION.values())
+    assert [dataset["path"] for dataset in scale["datasets"]] == ["0", "1", "2"]
+    for level, dataset in enumerate(scale["datasets"]):
+        spacing, origin = dataset["coordinateTransformations"]
+        first, second = centres_mm(level)
+        np.testing.assert_allclose(origin["translation"], first)
+        np.testing.assert_allclose(spacing["scale"], second - first)
+
+
+def test_labels_name_their_values_and_their_image(lake):
+    group = zarr.open_group(lake.url_of(f"{KEY}/labels"), mode="r")
+    assert group.attrs["ome"]["labels"] == ["anatomy", "lesion"]
+    names = {}
+    for label in ("anatomy", "lesion"):
+        about = group[label].attrs["ome"]["image-label"]
+        names[label] = {entry["label-value"]: entry["name"] for entry in about["properties"]}
+        assert about["source"] == {"image": "../../"}
+        assert set(np.unique(group[f"{label}/0"][...])) <= {0, *names[label]}
+    assert names["anatomy"][5] == "liver"
+    assert names["lesion"] == {1: "lesion"}
+
+
+@every_image
+def test_ngff_zarr_opens_every_level_in_place(lake, path, levels):
     import ngff_zarr
 
-    image = ngff_zarr.from_ngff_zarr(lake.url_of(KEY), validate=True)
-    assert image.images[1].scale == {"z": 8.0, "y": 8.0, "x": 8.0}
-    assert image.images[1].translation == dict(zip("zyx", PYRAMID_ORIGIN_1, strict=True))
-    assert (image.images[0].data.compute() == PYRAMID.image[0]).all()
-    label = ngff_zarr.from_ngff_zarr(lake.url_of(f"{KEY}/labels/anatomy"), validate=True)
-    assert (label.images[0].data.compute() == PYRAMID.anatomy[0]).all()
+    opened = ngff_zarr.from_ngff_zarr(lake.url_of(f"{KEY}/{path}").rstrip("/"), validate=True)
+    assert len(opened.images) == len(levels)
+    for level, (image, array) in enumerate(zip(opened.images, levels, strict=True)):
+        first, second = centres_mm(level)
+        assert (image.data.compute() == array).all()
+        assert [image.translation[axis] for axis in "zyx"] == pytest.approx(first)
+        assert [image.scale[axis] for axis in "zyx"] == pytest.approx(second - first)
+        assert set(image.axes_units.values()) == {"millimeter"}
 
 
-PYRAMID_ORIGIN_1 = tuple(v + 2.0 for v in GEOMETRY.origin_mm)
+@every_image
+def test_ngff_zarr_makes_an_itk_image_in_the_same_place(lake, path, levels):
+    import ngff_zarr
+
+    opened = ngff_zarr.from_ngff_zarr(lake.url_of(f"{KEY}/{path}").rstrip("/"))
+    for level, array in enumerate(levels):
+        itk = ngff_zarr.ngff_image_to_itk_image(opened.images[level], wasm=True)
+        first, second = centres_mm(level)
+        assert (np.asarray(itk.data) == array).all()
+        assert list(itk.origin) == pytest.approx(first[::-1])
+        assert list(itk.spacing) == pytest.approx((second - first)[::-1])
+        assert np.array_equal(itk.direction, np.eye(3))
 
 
-def test_ome_zarr_py_opens_image_and_labels(lake):
+def test_ome_zarr_py_opens_every_level_and_label(lake):
     from ome_zarr.io import parse_url
     from ome_zarr.reader import Reader
 
-    nodes = list(Reader(parse_url(lake.url_of(KEY)))())
-    assert (np.asarray(nodes[0].data[0]) == PYRAMID.image[0]).all()
-    assert sorted(node.zarr.basename() for node in nodes[1:] if node.data) == ["anatomy", "lesion"]
+    image, *others = list(Reader(parse_url(lake.url_of(KEY)))())
+    labels = {node.zarr.basename(): node for node in others if node.data}
+    assert set(labels) == set(LABELS)
+    for node, levels in [(image, PYRAMID.image), *((labels[name], LABELS[name]) for name in LABELS)]:
+        assert all((np.asarray(data) == array).all() for data, array in zip(node.data, levels, strict=True))
+        assert [axis["name"] for axis in node.metadata["axes"]] == ["z", "y", "x"]
+        for level, (scale, translation) in enumerate(node.metadata["coordinateTransformations"]):
+            first, second = centres_mm(level)
+            np.testing.assert_allclose(translation["translation"], first)
+            np.testing.assert_allclose(scale["scale"], second - first)
 
 
 def test_ome_zarr_models_validates_the_metadata(lake):
     from ome_zarr_models.v05 import Image, ImageLabel
 
     Image.from_zarr(zarr.open_group(lake.url_of(KEY), mode="r"))
-    ImageLabel.from_zarr(zarr.open_group(lake.url_of(f"{KEY}/labels/anatomy"), mode="r"))
+    for label in LABELS:
+        ImageLabel.from_zarr(zarr.open_group(lake.url_of(f"{KEY}/labels/{label}"), mode="r"))
 
 
 @pytest.mark.server
