@@ -1,5 +1,6 @@
 """Data verbs of the command: ingest, cases, sources."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -8,6 +9,7 @@ import typer
 from flows import terminal
 from flows.params import RecipeName, SourceSpec
 from flows.plan import ingest_status
+from flows.progress import tell
 from flows.session import flows_here, open_session
 from infra.lake import Lake, open_lake
 from preprocessing.manifest import Manifest, case_rows, read_manifest
@@ -69,11 +71,16 @@ def cases(
     recipe: Annotated[
         RecipeName | None, typer.Option("--recipe", help="Default: paper, or what the lake has instead.")
     ] = None,
+    verified: Annotated[
+        bool, typer.Option("--verify", help="First compare every stored byte with its seal; quarantine what differs.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """One row per case of the newest manifest: where it lies, what it holds, why it was refused."""
     settings = open_session(lake)
     place = open_lake(settings.lake_url, create=False)
+    if verified:
+        _verify(place, [recipe] if recipe else get_args(RecipeName))
     rows = case_rows(newest_manifest(place, recipe), place)
     if as_json:
         terminal.print_json(rows)
@@ -81,6 +88,16 @@ def cases(
     columns = ("source", "case", "status", "split", "regions", "anatomy", "lesion", "reason")
     lines = [[_cell(row[column]) for column in columns] for row in rows]
     terminal.out().print(terminal.table(f"{len(rows)} cases in {place.url}", columns, lines))
+
+
+def _verify(lake: Lake, recipes: Sequence[RecipeName]) -> None:
+    from preprocessing.verify import verify
+
+    for name in recipes:
+        with terminal.bars():
+            damaged = verify(lake, RECIPES[name](), lambda done, total: tell("verify", done, total))
+        for row in damaged:
+            terminal.err().print(f"quarantined {row.source}/{row.case}: {row.reason}", markup=False)
 
 
 def newest_manifest(lake: Lake, recipe: RecipeName | None) -> Manifest:

@@ -34,6 +34,15 @@ def test_cases_prints_one_json_array_and_nothing_else(ingested, capsys):
     assert refused["url"] is None
 
 
+def test_cases_verify_quarantines_what_is_not_in_the_lake_as_sealed(ingested, capsys):
+    code, out, err = _call(capsys, "cases", "--lake", ingested.url, "--json", "--verify")
+    rows = json.loads(out)
+    assert code == 0
+    assert {row["status"] for row in rows} == {"quarantined"}
+    assert "quarantined phantom/" in err
+    assert "its seal is gone; ingest its source again" in err
+
+
 def test_cases_of_a_lake_without_data_is_an_empty_array(lake, capsys):
     code, out, _ = _call(capsys, "cases", "--lake", lake.url, "--json")
     assert (code, json.loads(out)) == (0, [])
@@ -114,6 +123,7 @@ def test_every_verb_explains_itself(capsys):
         "up",
         "down",
         "doctor",
+        "bench",
     } == set(verbs)
     for verb in verbs:
         code, out, _ = _call(capsys, verb, "--help")

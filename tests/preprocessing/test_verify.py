@@ -1,0 +1,77 @@
+"""Verify: damage in the lake is found, kept from every reader, and mended by the next ingest."""
+
+import pytest
+from store_samples import RECIPE, MadeSource
+
+from infra.lake import Lake, open_lake
+from preprocessing.case import CaseError
+from preprocessing.convert import convert_case
+from preprocessing.ingest import is_unchanged
+from preprocessing.manifest import commit, read_manifest
+from preprocessing.seal import seal_key
+from preprocessing.store import open_case
+from preprocessing.verify import verify
+
+SHARD = "labels/anatomy/0/c/0/0/0"
+
+
+def converted(lake: Lake, source: MadeSource) -> dict:
+    """The rows of the source's cases after converting and committing them."""
+    rows = [convert_case(case, source, RECIPE, lake) for case in source.cases()]
+    return commit(lake, RECIPE, {"made": rows}).by_case()
+
+
+@pytest.fixture
+def source(tmp_path) -> MadeSource:
+    (tmp_path / "data").mkdir()
+    return MadeSource(tmp_path / "data", patients=2)
+
+
+@pytest.fixture
+def lake(tmp_path, source) -> Lake:
+    lake = open_lake(str(tmp_path / "lake"))
+    converted(lake, source)
+    return lake
+
+
+def test_a_whole_lake_stays_as_it_is(lake):
+    before = {name: lake.read(name) for name in lake.list()}
+    seen = []
+    assert verify(lake, RECIPE, lambda *counts: seen.append(counts)) == []
+    assert seen == [(1, 2), (2, 2)]
+    assert {name: lake.read(name) for name in lake.list()} == before
+
+
+@pytest.mark.parametrize("harm", ["changed", "cut short", "lost"])
+def test_a_damaged_case_is_quarantined_and_the_next_ingest_mends_it(lake, source, harm):
+    whole = read_manifest(lake, RECIPE)
+    row = whole.by_case()["made", "case-1"]
+    shard = f"{row.key}/{SHARD}"
+    data = lake.read(shard)
+    if harm == "lost":
+        lake.delete(shard)
+    else:
+        lake.write(shard, data[:40] if harm == "cut short" else bytes([data[0] ^ 1]) + data[1:])
+
+    (refused,) = verify(lake, RECIPE)
+    assert refused.case == "case-1"
+    assert f"1 stored objects are missing or damaged, {SHARD} first" in refused.reason
+    with pytest.raises(CaseError, match="not sealed"):
+        open_case(lake, row.key)
+    now = read_manifest(lake, RECIPE)
+    assert now.number == whole.number + 1
+    assert [case.status for case in now.by_case().values()] == ["sealed", "quarantined"]
+    assert not is_unchanged(source.case(1), now.by_case()["made", "case-1"])
+    assert is_unchanged(source.case(0), now.by_case()["made", "case-0"])
+
+    assert converted(lake, source)["made", "case-1"] == row
+    assert lake.read(shard) == data
+    assert read_manifest(lake, RECIPE).fingerprint == whole.fingerprint
+    assert verify(lake, RECIPE) == []
+
+
+def test_a_lost_seal_is_found(lake):
+    row = read_manifest(lake, RECIPE).by_case()["made", "case-0"]
+    lake.delete(seal_key(row.key))
+    (refused,) = verify(lake, RECIPE)
+    assert "its seal is gone" in refused.reason
