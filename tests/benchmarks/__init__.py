@@ -6,4 +6,5 @@ that only the working is proved. Rows are flat and have equal keys. A new benchm
 
 BENCHMARKS = {
     "convert": "benchmarks.convert",
+    "store": "benchmarks.store",
 }

@@ -1,0 +1,64 @@
+"""Bench verb of the command: measurements against peers, which live in a checkout's `tests/benchmarks`."""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from flows import terminal
+from flows.cli_data import JsonOption
+from infra.errors import UserError
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+EXTRA = "-c requirements.lock -e '.[bench]'"
+
+
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of tests/benchmarks; a wrong one lists them.")],
+    data: Annotated[
+        Path | None, typer.Option(envvar="MEDDIFF_TEST_DATA", help="The folder of real CTs.", show_envvar=True)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: proves that it works, measures nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure ourselves against peers on real CTs (in a checkout, with the `bench` extra)."""
+    module = _benchmark(name)
+    if data is None or not data.is_dir():
+        raise UserError(f"{data or 'no folder of CTs'} is not there: name it with --data DIR or in MEDDIFF_TEST_DATA")
+    busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    terminal.err().print(f"{os.cpu_count()} cores, load {busy}: believe the times of a quiet machine only")
+    rows = module.run(data.resolve(), quick=quick)
+    if as_json:
+        terminal.print_json(rows)
+        return
+    lines = [["" if cell is None else cell for cell in row.values()] for row in rows]
+    terminal.out().print(terminal.table(module.TITLE, list(rows[0]), lines))
+
+
+def _benchmark(name: str) -> ModuleType:
+    """The benchmark's module.
+
+    Raises:
+        typer.BadParameter: there is none of that name.
+        UserError: this is no checkout, or a peer is not installed.
+    """
+    folder = CHECKOUT / "tests"
+    if not (folder / "benchmarks" / "__init__.py").is_file():
+        raise UserError("benchmarks are part of a checkout, not of the installed package: clone it, run it there")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    known = import_module("benchmarks").BENCHMARKS
+    if name not in known:
+        raise typer.BadParameter(f"unknown benchmark {name!r}; known: {', '.join(sorted(known))}")
+    try:
+        return import_module(known[name])
+    except ModuleNotFoundError as error:
+        python = Path(sys.executable)
+        raise UserError(f"{error.name} is not installed: {python} -m pip install {EXTRA}") from error
+
+
+VERBS = (bench,)

@@ -1,0 +1,87 @@
+"""`meddiff bench`: runs the benchmarks of a checkout, and says so where it cannot."""
+
+import json
+import sys
+
+import pytest
+
+from flows import cli, cli_bench
+
+
+def _call(capsys, *arguments):
+    code = cli.run(["bench", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_every_registered_benchmark_is_there(real_data):
+    sys.path.insert(0, str(cli_bench.CHECKOUT / "tests"))
+    from benchmarks import BENCHMARKS
+
+    for name in BENCHMARKS:
+        module = cli_bench._benchmark(name)
+        assert callable(module.run)
+        assert module.TITLE.startswith(name)
+
+
+@pytest.mark.server
+def test_store_compares_formats_and_readers(real_data, capsys):
+    code, out, _ = _call(capsys, "store", "--data", real_data, "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert len({tuple(row) for row in rows}) == 1
+    assert {row["reader"] for row in rows} == {"ours", "zarr", "tensorstore", "blosc2"}
+    default, *others = rows
+    assert {value for key, value in default.items() if key.startswith("x_")} == {1.0}
+    assert all(row["MB"] > 0 and row["write_s"] > 0 and row["ms_32"] > 0 for row in rows)
+    asked = {(row["format"], row["reader"]): row["requests"] for row in others if row["requests"]}
+    assert asked["lz4-bitshuffle 32/128", "zarr"] > 2 * asked["lz4-bitshuffle 64/256", "zarr"]
+    assert asked["lz4-bitshuffle 64/256", "tensorstore"] < asked["lz4-bitshuffle 64/256", "zarr"]
+
+
+def test_rows_become_a_table_with_the_ratios(real_data, capsys, monkeypatch):
+    rows = [{"format": "a", "ms": 2.0, "requests": None}, {"format": "b", "ms": 30.5, "requests": 4}]
+    module = type("Made", (), {"TITLE": "made: times", "run": staticmethod(lambda data, quick: rows)})
+    monkeypatch.setattr(cli_bench, "_benchmark", lambda name: module)
+    code, out, err = _call(capsys, "made", "--data", real_data)
+    assert code == 0
+    assert "made: times" in out
+    assert "30.5" in out
+    assert "None" not in out
+    assert "load" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["nonsense"], 2, "unknown benchmark 'nonsense'; known: "),
+        (["store", "--data", "/nowhere"], 1, "/nowhere is not there: name it with --data DIR"),
+        (["store"], 1, "no folder of CTs is not there"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(arguments, code, sentence, capsys, monkeypatch):
+    monkeypatch.delenv("MEDDIFF_TEST_DATA", raising=False)
+    got, out, err = _call(capsys, *arguments)
+    assert (got, out) == (code, "")
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_installed_package_has_no_benchmarks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli_bench, "CHECKOUT", tmp_path)
+    code, _, err = _call(capsys, "store")
+    assert code == 1
+    assert "benchmarks are part of a checkout" in err
+
+
+def test_a_missing_peer_names_the_extra(capsys, monkeypatch):
+    def without(name):
+        if name == "benchmarks.store":
+            raise ModuleNotFoundError("No module named 'tensorstore'", name="tensorstore")
+        return __import__(name)
+
+    monkeypatch.setattr(cli_bench, "import_module", without)
+    code, _, err = _call(capsys, "store")
+    assert code == 1
+    assert "tensorstore is not installed: " in err
+    assert "'.[bench]'" in err
