@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shutil
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,24 +12,38 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real CTs; in CI it must be there."""
+    """The folder of real CTs."""
     folder = os.environ.get("MEDDIFF_TEST_DATA", "")
     if not folder or not Path(folder).is_dir():
-        if os.environ.get("CI"):
-            pytest.fail("MEDDIFF_TEST_DATA names no folder of real CTs, and in CI nothing may be skipped")
-        pytest.skip("set MEDDIFF_TEST_DATA to the folder of real CTs to run this test")
+        pytest.skip("no real CTs: set MEDDIFF_TEST_DATA to a folder that holds them")
     return Path(folder).resolve()
 
 
-def pytest_sessionfinish(session, exitstatus):
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium: install it (Debian: apt-get install chromium)")
+    return found
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line for every reason why tests were skipped."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}", yellow=True)
+
+
+def pytest_sessionfinish(session):
     """In CI a skipped test is a failure, but for those that need a GPU."""
     if not os.environ.get("CI") or hasattr(session.config, "workerinput"):
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = [r for r in reporter.stats.get("skipped", []) if "gpu" not in r.keywords]
-    if skipped and exitstatus == 0:
-        reporter.write_line(f"{len(skipped)} tests were skipped; in CI nothing but GPU tests may be", red=True)
-        session.exitstatus = 1
+    skipped = [r for r in reporter.stats.get("skipped", []) if "gpu" not in getattr(r, "keywords", {})]
+    if skipped:
+        reporter.write_line(f"\n{len(skipped)} skipped, and in CI nothing but GPU tests may be", red=True)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
