@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +33,8 @@ def bench(
         raise UserError(f"{data or 'no folder of CTs'} is not there: name it with --data DIR or in MEDDIFF_TEST_DATA")
     busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     terminal.err().print(f"{os.cpu_count()} cores, load {busy}: believe the times of a quiet machine only")
-    rows = module.run(data.resolve(), quick=quick)
+    with _peers():
+        rows = module.run(data.resolve(), quick=quick)
     if as_json:
         terminal.print_json(rows)
         return
@@ -54,11 +57,16 @@ def _benchmark(name: str) -> ModuleType:
     known = import_module("benchmarks").BENCHMARKS
     if name not in known:
         raise typer.BadParameter(f"unknown benchmark {name!r}; known: {', '.join(sorted(known))}")
-    try:
+    with _peers():
         return import_module(known[name])
+
+
+@contextmanager
+def _peers() -> Generator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
-        python = Path(sys.executable)
-        raise UserError(f"{error.name} is not installed: {python} -m pip install {EXTRA}") from error
+        raise UserError(f"{error.name} is not installed: {sys.executable} -m pip install {EXTRA}") from error
 
 
 VERBS = (bench,)

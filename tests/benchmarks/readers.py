@@ -1,9 +1,11 @@
-"""Readers of one stored array: each opens it once and then gives boxes, on one thread.
+"""Writers and readers of one stored array, each on one thread.
 
-A box is [start, stop) in voxels. Nobody may keep decoded chunks: a training crop hardly ever meets one twice.
+A reader opens the array once and then gives boxes, [start, stop) in voxels. Nobody may keep decoded chunks: a training
+crop hardly ever meets one twice. Our own writer flushes every shard to the disk, and so does tensorstore.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import blosc2
@@ -15,15 +17,45 @@ from zarr.storage import StorePath
 
 from benchmarks.counting_s3 import BUCKET, REGION
 from infra.lake import Lake
-from preprocessing.shards import ShardedArray
+from preprocessing import layout
+from preprocessing.shards import Codec, ShardedArray, encode_shard
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 Read = Callable[[Box], NDArray]
+Write = Callable[[Path, NDArray, Codec], None]
 ONE_THREAD = {"data_copy_concurrency": {"limit": 1}, "file_io_concurrency": {"limit": 1}}
 
 
 def _slices(box: Box) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in zip(*box, strict=True))
+
+
+def write_by_us(folder: Path, image: NDArray, codec: Codec) -> None:
+    """Our shards, into the array whose metadata lies there."""
+    array = json.loads((folder / "zarr.json").read_bytes())
+    shard = tuple(array["chunk_grid"]["configuration"]["chunk_shape"])
+    chunk = tuple(array["codecs"][0]["configuration"]["chunk_shape"])
+
+    def objects() -> Iterator[tuple[str, bytes]]:
+        for name in layout.object_keys(image.shape, shard):
+            place = [int(part) for part in name.split("/")[1:]]
+            box = image[tuple(slice(i * s, i * s + s) for i, s in zip(place, shard, strict=True))]
+            yield name, encode_shard(box, chunk, shard, codec, array["fill_value"])
+
+    Lake(str(folder)).write_all(objects())
+
+
+def write_by_zarr(folder: Path, image: NDArray, codec: Codec) -> None:
+    """zarr-python, as configured by the caller."""
+    zarr.open_array(folder, mode="r+")[...] = image
+
+
+def write_by_tensorstore(folder: Path, image: NDArray, codec: Codec) -> None:
+    """tensorstore, shard by shard in one transaction."""
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    array = tensorstore.open(spec, context=tensorstore.Context(ONE_THREAD), open=True).result()
+    with tensorstore.Transaction() as transaction:
+        array.with_transaction(transaction).write(image).result()
 
 
 def by_us(folder: Path) -> Read:

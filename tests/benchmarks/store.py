@@ -1,8 +1,8 @@
 """The format of a stored array, measured: codec × chunk × shard on a real chest CT at 1 mm.
 
-Per format: its size, the time to write it, random crops by our reader, zarr-python and tensorstore, and what a crop
-from a bucket asks for. nnU-Net's own format stands beside them. All readers take turns on the same random boxes, so
-that a busy machine slows all alike; ratios are to our reader of the default recipe's format.
+Per format: its size, writing it and random crops of it by us, by zarr-python and by tensorstore, and what a crop from a
+bucket asks for. nnU-Net's own format stands beside them. All readers take turns on the same random boxes, so that a
+busy machine slows all alike; ratios are to ours of the default recipe's format.
 """
 
 import shutil
@@ -22,18 +22,20 @@ from zarr.codecs import BloscCodec
 from benchmarks import readers
 from benchmarks.counting_s3 import BUCKET, Counter, counting_server
 from benchmarks.measure import median_seconds, real_volume, timed
-from benchmarks.readers import Box, Read
+from benchmarks.readers import Box, Read, Write
 from infra.lake import Lake
 from preprocessing import layout
 from preprocessing.recipe import paper
+from preprocessing.shards import CODECS as STORED
+from preprocessing.shards import Codec
 
 TITLE = "store: one chest CT as int16 at 1 mm; crops in ms, requests and MB per largest crop from a bucket"
 CODECS = {
-    "lz4-bitshuffle": ("lz4", 5, "bitshuffle"),
-    "lz4hc9-bitshuffle": ("lz4hc", 9, "bitshuffle"),
-    "zstd3-shuffle": ("zstd", 3, "shuffle"),
-    "zstd5-bitshuffle": ("zstd", 5, "bitshuffle"),
+    **STORED,
+    "lz4hc9-bitshuffle": Codec("lz4hc", 9, "bitshuffle"),
+    "zstd5-bitshuffle": Codec("zstd", 5, "bitshuffle"),
 }
+WRITERS = {"zarr": readers.write_by_zarr, "tensorstore": readers.write_by_tensorstore, "ours": readers.write_by_us}
 LOCAL = {"ours": readers.by_us, "zarr": readers.by_zarr, "tensorstore": readers.by_tensorstore}
 REMOTE = {"zarr": readers.by_lake, "tensorstore": readers.by_tensorstore_s3}
 WORKER = {"async.concurrency": 4, "threading.max_workers": 1}  # what a worker of ours is given
@@ -81,31 +83,44 @@ QUICK = Plan(FORMATS[:2], spacing_mm=4.0, scale=4, writes=1, crops=((8, 2), (16,
 
 
 def run(data: Path, quick: bool = False) -> list[dict]:
-    """One row per format and reader; `x_…` are ratios to our reader of the default format."""
+    """One row per format and reader; `x_…` are ratios to ours of the default format."""
     plan = QUICK if quick else Plan()
     image = real_volume(data, "chest-full", plan.spacing_mm).image
-    with tempfile.TemporaryDirectory() as folder, zarr.config.set(WORKER):
-        written = {str(form): _write(image, form, plan, Path(folder) / str(form)) for form in plan.formats}
-        written[NNUNET] = _write_nnunet(image, plan, Path(folder) / "nnunet.b2nd")
-        crops = _crops(image, _open_all(Path(folder), plan), plan)
-        asked = _requests(image, Path(folder), plan)
-    rows = [_row(form, reader, written[form], times, asked, plan) for (form, reader), times in crops.items()]
+    with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder, zarr.config.set(WORKER):
+        place = Path(folder)
+        written = {
+            (str(form), name): _write(image, form, plan, place / str(form), write)
+            for form in plan.formats
+            for name, write in WRITERS.items()
+        }
+        written[NNUNET, "blosc2"] = _write_nnunet(image, plan, place / "nnunet.b2nd")
+        crops = _crops(image, _open_all(place, plan), plan)
+        asked = _requests(image, place, plan)
+    rows = [_row(name, written[name], times, asked, plan) for name, times in crops.items()]
     return [row | _ratios(row, rows[0]) for row in rows]
 
 
-def _write(image: NDArray, form: Format, plan: Plan, folder: Path) -> tuple[float, float]:
+def _write(image: NDArray, form: Format, plan: Plan, folder: Path, write: Write) -> tuple[float, float]:
     """MB and seconds of writing."""
-    shape = paper().replace(chunk=form.chunk // plan.scale, shard=form.shard // plan.scale)
-    chunk, shard = layout.chunk_and_shard(image.shape, shape)
-    name, level, shuffle = CODECS[form.codec]
-    codec = BloscCodec(typesize=image.itemsize, cname=name, clevel=level, shuffle=shuffle)
-
-    def write() -> None:
+    edges = paper().replace(chunk=form.chunk // plan.scale, shard=form.shard // plan.scale)
+    chunk, shard = layout.chunk_and_shard(image.shape, edges)
+    codec = CODECS[form.codec]
+    blosc = BloscCodec(typesize=image.itemsize, cname=codec.name, clevel=codec.level, shuffle=codec.shuffle)
+    times = []
+    for _ in range(plan.writes):
         shutil.rmtree(folder, ignore_errors=True)
-        zarr.create_array(folder, data=image, chunks=chunk, shards=shard, compressors=codec, fill_value=-1024)
-
-    time = median_seconds(write, plan.writes)
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, time
+        zarr.create_array(
+            folder,
+            shape=image.shape,
+            dtype=image.dtype,
+            chunks=chunk,
+            shards=shard,
+            compressors=blosc,
+            fill_value=layout.FILL["image"],
+            config={"write_empty_chunks": True},
+        )
+        times.append(timed(lambda: write(folder, image, codec))[0])
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, median(times)
 
 
 def _write_nnunet(image: NDArray, plan: Plan, path: Path) -> tuple[float, float]:
@@ -176,10 +191,10 @@ def _counted(
     return float(requests), float(sizes) / 1e6
 
 
-def _row(form: str, reader: str, written: tuple, times: dict[int, float], asked: dict, plan: Plan) -> dict:
-    requests, fetched = asked.get((form, reader), (None, None))
+def _row(name: tuple[str, str], written: tuple, times: dict[int, float], asked: dict, plan: Plan) -> dict:
+    requests, fetched = asked.get(name, (None, None))
     crops = {f"ms_{edge}": times[edge] for edge, _ in plan.crops}
-    named = {"format": form, "reader": reader, "MB": written[0], "write_s": written[1]}
+    named = {"format": name[0], "by": name[1], "MB": written[0], "write_s": written[1]}
     return named | crops | {"requests": requests, "fetched_MB": fetched}
 
 

@@ -30,11 +30,11 @@ def test_store_compares_formats_and_readers(real_data, capsys):
     rows = json.loads(out)
     assert code == 0
     assert len({tuple(row) for row in rows}) == 1
-    assert {row["reader"] for row in rows} == {"ours", "zarr", "tensorstore", "blosc2"}
+    assert {row["by"] for row in rows} == {"ours", "zarr", "tensorstore", "blosc2"}
     default, *others = rows
     assert {value for key, value in default.items() if key.startswith("x_")} == {1.0}
     assert all(row["MB"] > 0 and row["write_s"] > 0 and row["ms_32"] > 0 for row in rows)
-    asked = {(row["format"], row["reader"]): row["requests"] for row in others if row["requests"]}
+    asked = {(row["format"], row["by"]): row["requests"] for row in others if row["requests"]}
     assert asked["lz4-bitshuffle 32/128", "zarr"] > 2 * asked["lz4-bitshuffle 64/256", "zarr"]
     assert asked["lz4-bitshuffle 64/256", "tensorstore"] < asked["lz4-bitshuffle 64/256", "zarr"]
 
