@@ -76,23 +76,25 @@ def seal_case(lake: Lake, key: str, record: Sealable) -> str:
 
 
 def read_seal(lake: Lake, key: str) -> Seal | None:
-    """The case's seal, None where it has none.
+    """The case's seal, None where it has none, or one that was damaged.
 
     Raises:
         CaseError: the seal is of a newer format.
     """
     try:
         values = json.loads(lake.read(seal_key(key)))
-    except FileNotFoundError:
+        number = values["format"]
+        seal = Seal.model_validate(values) if number <= FORMAT else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if values["format"] > FORMAT:
-        raise CaseError(f"{key}: its seal has format {values['format']}, this meddiff reads up to {FORMAT}")
-    return Seal.model_validate(values)
+    if number > FORMAT:
+        raise CaseError(f"{key}: its seal has format {number}, this meddiff reads up to {FORMAT}: install a newer one")
+    return seal if seal and seal.digest == fingerprint(seal.objects) else None
 
 
 def is_sealed(lake: Lake, key: str) -> bool:
     """Whether the case is complete; false for one that a killed writer left."""
-    return lake.exists(seal_key(key))
+    return read_seal(lake, key) is not None
 
 
 def damaged_objects(lake: Lake, key: str) -> list[str]:

@@ -7,12 +7,13 @@ ingest of its source writes it again, with the same bytes.
 from collections import defaultdict
 from collections.abc import Callable
 
+from infra.errors import UserError
 from infra.lake import Lake
 from preprocessing.case import CaseError
 from preprocessing.convert import UNEXPECTED
 from preprocessing.manifest import ManifestRow, commit, read_manifest
 from preprocessing.recipe import Recipe
-from preprocessing.seal import damaged_objects, seal_key
+from preprocessing.seal import damaged_objects, read_seal, seal_key
 
 Progress = Callable[[int, int], None]
 KEPT = ("source", "case", "patient", "licence", "origin", "version")
@@ -25,16 +26,20 @@ def verify(lake: Lake, recipe: Recipe, on_progress: Progress | None = None) -> l
         lake: whose.
         recipe: which.
         on_progress: called with cases done and cases in all.
+
+    Raises:
+        UserError: a case was sealed by a newer meddiff; nothing is changed.
     """
     rows = list(read_manifest(lake, recipe).by_case().values())
     sealed = [row for row in rows if row.status == "sealed"]
     damaged: dict[str, ManifestRow] = {}
     for done, row in enumerate(sealed, 1):
         if reason := _damage(lake, row):
-            lake.delete(seal_key(row.key))
             damaged[row.key] = _quarantined(row, reason)
         if on_progress:
             on_progress(done, len(sealed))
+    for key in damaged:
+        lake.delete(seal_key(key))
     touched = {row.source for row in damaged.values()}
     by_source: dict[str, list[ManifestRow]] = defaultdict(list)
     for row in rows:
@@ -48,9 +53,12 @@ def verify(lake: Lake, recipe: Recipe, on_progress: Progress | None = None) -> l
 def _damage(lake: Lake, row: ManifestRow) -> str:
     """What is wrong with a stored case, "" where nothing is."""
     try:
-        names = damaged_objects(lake, row.key)
-    except CaseError:
-        return "its seal is gone"
+        seal = read_seal(lake, row.key)
+    except CaseError as error:
+        raise UserError(str(error)) from error
+    if seal is None or seal.digest != row.seal:
+        return "its seal is gone or damaged"
+    names = damaged_objects(lake, row.key)
     return f"{len(names)} stored objects are missing or damaged, {names[0]} first" if names else ""
 
 

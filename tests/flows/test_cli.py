@@ -40,7 +40,7 @@ def test_cases_verify_quarantines_what_is_not_in_the_lake_as_sealed(ingested, ca
     assert code == 0
     assert {row["status"] for row in rows} == {"quarantined"}
     assert "quarantined phantom/" in err
-    assert "its seal is gone; ingest its source again" in err
+    assert "its seal is gone or damaged; ingest its source again" in err
 
 
 def test_cases_of_a_lake_without_data_is_an_empty_array(lake, capsys):

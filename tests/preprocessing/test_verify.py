@@ -3,12 +3,13 @@
 import pytest
 from store_samples import RECIPE, MadeSource
 
+from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from preprocessing.case import CaseError
 from preprocessing.convert import convert_case
 from preprocessing.ingest import is_unchanged
 from preprocessing.manifest import commit, read_manifest
-from preprocessing.seal import seal_key
+from preprocessing.seal import read_seal, seal_key
 from preprocessing.store import open_case
 from preprocessing.verify import verify
 
@@ -70,8 +71,26 @@ def test_a_damaged_case_is_quarantined_and_the_next_ingest_mends_it(lake, source
     assert verify(lake, RECIPE) == []
 
 
-def test_a_lost_seal_is_found(lake):
+@pytest.mark.parametrize("harm", ["lost", "cut short", "changed"])
+def test_a_lost_or_damaged_seal_is_found(lake, source, harm):
     row = read_manifest(lake, RECIPE).by_case()["made", "case-0"]
+    seal = lake.read(seal_key(row.key))
     lake.delete(seal_key(row.key))
+    if harm != "lost":
+        lake.write(seal_key(row.key), seal[:80] if harm == "cut short" else seal.replace(b"zarr.json", b"zurr.json", 1))
+    with pytest.raises(CaseError, match="not sealed"):
+        open_case(lake, row.key)
     (refused,) = verify(lake, RECIPE)
-    assert "its seal is gone" in refused.reason
+    assert "its seal is gone or damaged" in refused.reason
+    assert converted(lake, source)["made", "case-0"] == row
+    assert lake.read(seal_key(row.key)) == seal
+
+
+def test_a_case_of_a_newer_meddiff_is_left_alone(lake):
+    row = read_manifest(lake, RECIPE).by_case()["made", "case-1"]
+    newer = read_seal(lake, row.key).replace(format=2).model_dump_json().encode()
+    lake.write(seal_key(row.key), newer)
+    before = {name: lake.read(name) for name in lake.list()}
+    with pytest.raises(UserError, match="its seal has format 2"):
+        verify(lake, RECIPE)
+    assert {name: lake.read(name) for name in lake.list()} == before
