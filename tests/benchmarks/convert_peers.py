@@ -1,6 +1,7 @@
 """What users have today: read, turn to LPS, resample, save. Each side takes a folder with one CT and a new folder."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,6 @@ def nnunet(folder: str, out: str, spacing_mm: float) -> None:
     resample_data_or_seg_to_shape(array, shape, spacing, [spacing_mm] * 3, is_seg=False, order=3, order_z=0)
 
 
-SIDES: dict[str, Callable[[str, str, float], None]] = {
-    "bare SimpleITK": bare_simpleitk,
-    "MONAI": monai,
-    "nnU-Net, resampling only": nnunet,
-}
+SIDES: dict[str, Callable[[str, str, float], None]] = {"bare SimpleITK": bare_simpleitk, "MONAI": monai}
+if find_spec("nnunetv2"):  # no part of the `bench` extra: it brings a module that hides Python's own argparse
+    SIDES["nnU-Net, resampling only"] = nnunet
