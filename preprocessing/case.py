@@ -21,6 +21,7 @@ class LabelFile(Config):
     `classes` maps a value of the file to a class id of `classes.csv` (value, id); values that it does not name become
     body. A binary mask has one pair, (1, id); any value above 0 then counts as 1 when `binary` is set. The id `LESION`
     puts the value into the lesion mask; beside a second pair (value, organ) the lesion keeps its organ's identity.
+    The values of a DICOM SEG are its segment numbers, those of an RTSTRUCT its ROI numbers; there they may overlap.
     """
 
     path: str
@@ -31,7 +32,8 @@ class LabelFile(Config):
 class Case(Config):
     """One CT examination: where its files are and what is known of it.
 
-    `image` is one file, or the files of one DICOM series. Paths are absolute or urls. `version` is a cheap token that
+    `image` is one file, or the files of one DICOM series; where one enhanced DICOM file holds several volumes, `stack`
+    says which, as `dicom_stacks.stacks` counts them. Paths are absolute or urls. `version` is a cheap token that
     changes when the files may have changed (size and modification time, ETag, a generator's parameters).
     `companions` are further images on the image's own grid or with their own geometry, e.g. ("noise_free", path),
     ("low_dose", path): never trained on, used by evaluation.
@@ -41,6 +43,7 @@ class Case(Config):
     id: str
     patient: str
     image: tuple[str, ...]
+    stack: int = 0
     labels: tuple[LabelFile, ...] = ()
     anatomy: AnatomyKind = "none"
     lesion: tuple[str, ...] = ()

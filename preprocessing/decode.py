@@ -50,8 +50,8 @@ def image_suffix(path: str | Path) -> str:
     return suffix if suffix in READERS and (suffix == ".nii" or not name.endswith(".gz")) else ""
 
 
-def read_raster(paths: Sequence[str]) -> Raster:
-    """What one image file, or the files of one DICOM series, say.
+def read_raster(paths: Sequence[str], stack: int = 0) -> Raster:
+    """What one image file, or the files of one DICOM series, say; `stack` as in `Case`.
 
     Raises:
         CaseError: a file is missing, damaged, not three-dimensional or no CT.
@@ -61,19 +61,19 @@ def read_raster(paths: Sequence[str]) -> Raster:
             raise CaseError(f"{Path(path).name} is not there any more; list the source again.")
     suffix = image_suffix(paths[0])
     if not suffix:
-        return read_series([Path(path) for path in paths])
+        return read_series([Path(path) for path in paths], stack)
     if len(paths) > 1:
         raise CaseError(f"{Path(paths[0]).name} and {len(paths) - 1} more files are given as one image; give one file.")
     return READERS[suffix](Path(paths[0]))
 
 
-def decode_image(paths: Sequence[str]) -> Decoded:
+def decode_image(paths: Sequence[str], stack: int = 0) -> Decoded:
     """The HU of one image, rounded to int16, and its geometry; padding values are still in it.
 
     Raises:
         CaseError: see `read_raster`; or the file does not say which side is left.
     """
-    raster = to_int16(read_raster(paths))
+    raster = to_int16(read_raster(paths, stack))
     if not raster.oriented:
         raise CaseError(
             f"{Path(paths[0]).name} does not say how it is oriented (NIfTI: sform and qform codes are 0; NRRD: no "
@@ -101,7 +101,7 @@ def read_image(case: Case) -> Volume:
     """
     if case.problem:
         raise CaseError(case.problem)
-    image = decode_image(case.image)
+    image = decode_image(case.image, case.stack)
     return Volume(image=image.array, geometry=image.geometry, findings=(*case.notes, *image.findings))
 
 

@@ -3,42 +3,39 @@
 Names, dates and other private facts are never read; the patient's identifier only tells cases of one patient apart.
 """
 
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-IMAGE_TAGS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "Modality",
-    "ImageType",
-    "PatientID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "FrameOfReferenceUID",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "SliceThickness",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "ReferencedSeriesSequence",
-    "ReferencedFrameOfReferenceSequence",
+from preprocessing.dicom_frames import Frame, frames
+
+HEADER_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "SeriesInstanceUID", "SeriesNumber"),
+    *("FrameOfReferenceUID", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing", "SliceThickness"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "ConvolutionKernel", "KVP"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence", "SegmentSequence"),
+    *("StructureSetROISequence", "RTROIObservationsSequence"),
 ]
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR
 HEADER_ERRORS = (OSError, EOFError, InvalidDicomError, ValueError, TypeError, KeyError, AttributeError, IndexError)
-HEADER_ERRORS += (NotImplementedError, OverflowError, BytesLengthException)
+HEADER_ERRORS += (NotImplementedError, OverflowError, BytesLengthException, RecursionError, struct.error, zlib.error)
+UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
+SUFFIXES = (".dcm", ".ima")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """One DICOM file: its series, and the geometry of its one image where it has one (numbers as written)."""
+    """One frame of a DICOM file with the facts of its file (numbers as written); a file that is no image has one."""
 
     path: str
     modality: str
@@ -47,72 +44,117 @@ class DicomHeader:
     series_number: str
     patient: str
     frame_of_reference: str
-    localizer: bool
-    frames: int
     samples: int
     size: tuple[int, int]  # rows, columns
-    pixel_spacing_mm: tuple[float, ...]  # between rows, between columns
-    thickness_mm: float
-    position_xyz: tuple[float, ...]
-    orientation_xyz: tuple[float, ...]
-    references: tuple[str, ...]  # series and frames of reference that a SEG or RTSTRUCT names
+    frame: Frame
+    references: frozenset[str]  # series, instances and frames of reference that a SEG or RTSTRUCT names
+    parts: tuple[tuple[int, tuple[str, ...]], ...]  # its segments or regions of interest: number and names
 
 
-def read_header(path: Path) -> DicomHeader | None:
-    """The header of a DICOM file; None where the file is not DICOM, is damaged or is a DICOMDIR."""
+def is_dicom(path: Path) -> bool:
+    """True where a file begins like DICOM, or is named so."""
+    return _is_marked(path) or path.suffix.lower() in SUFFIXES
+
+
+def read_headers(path: Path) -> list[DicomHeader]:
+    """One header for each frame of a DICOM file; none where the file is not DICOM, is damaged or is a DICOMDIR."""
     try:
-        with path.open("rb") as stream:
-            marked = stream.read(132)[128:] == b"DICM"
-        if not marked and path.suffix.lower() not in (".dcm", ".ima"):
-            return None
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=IMAGE_TAGS, force=not marked)
+        if not is_dicom(path):
+            return []
+        dataset = parse(path, HEADER_TAGS, pixels=False)
         if "SOPClassUID" not in dataset or str(dataset.SOPClassUID) == DIRECTORY:
-            return None
-        return _header(dataset, path)
+            return []
+        return headers_of(dataset, path)
     except HEADER_ERRORS:
-        return None
+        return []
 
 
-def _header(dataset: Dataset, path: Path) -> DicomHeader:
-    return DicomHeader(
-        path=str(path),
-        modality=_text(dataset, "Modality").upper(),
-        instance=_text(dataset, "SOPInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"),
-        series_number=_text(dataset, "SeriesNumber"),
-        patient=_text(dataset, "PatientID"),
-        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
-        localizer="LOCALIZER" in [str(word).upper() for word in _list(dataset, "ImageType")],
-        frames=int(dataset.get("NumberOfFrames") or 1),
-        samples=int(dataset.get("SamplesPerPixel") or 1),
-        size=(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
-        pixel_spacing_mm=_floats(dataset, "PixelSpacing"),
-        thickness_mm=float(dataset.get("SliceThickness") or 0),
-        position_xyz=_floats(dataset, "ImagePositionPatient"),
-        orientation_xyz=_floats(dataset, "ImageOrientationPatient"),
-        references=tuple(dict.fromkeys(_references(dataset))),
-    )
+def parse(path: Path, tags: list[str], *, pixels: bool) -> Dataset:
+    """The named elements of a DICOM file, which need not have a preamble.
+
+    Raises:
+        HEADER_ERRORS: it cannot be parsed, or an element is cut short (pydicom would hand out what is left of it).
+    """
+    force = not _is_marked(path)
+    dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags), force=force)
+    for tag in list(dataset.keys()):
+        raw = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.length != UNDEFINED and len(raw.value or b"") < raw.length:
+            raise EOFError(f"element {raw.tag} is cut short")
+    return dataset
+
+
+def headers_of(dataset: Dataset, path: Path) -> list[DicomHeader]:
+    """One header for each frame of a parsed file.
+
+    Raises:
+        HEADER_ERRORS: an element has no usable value.
+    """
+    modality = _text(dataset, "Modality").upper()
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "modality": modality,
+        "instance": _text(dataset, "SOPInstanceUID"),
+        "series": _text(dataset, "SeriesInstanceUID"),
+        "series_number": _text(dataset, "SeriesNumber"),
+        "patient": _text(dataset, "PatientID"),
+        "frame_of_reference": _text(dataset, "FrameOfReferenceUID"),
+        "samples": int(dataset.get("SamplesPerPixel") or 1),
+        "size": (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)),
+        "references": frozenset(_references(dataset)) - {""},
+        "parts": tuple(_parts(dataset)),
+    }
+    found = frames(dataset)
+    return [DicomHeader(**facts, frame=frame) for frame in (found if modality == "CT" else found[:1])]
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _references(dataset: Dataset) -> Iterator[str]:
-    """Series that a segmentation or a structure set names; its frames of reference as well."""
-    for series in dataset.get("ReferencedSeriesSequence") or ():
-        yield _text(series, "SeriesInstanceUID")
+    """Series, with their instances, that a segmentation or a structure set names; its frames of reference as well."""
+    yield from _series(dataset.get("ReferencedSeriesSequence"), "ReferencedInstanceSequence")
     for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ():
         yield _text(frame, "FrameOfReferenceUID")
         for study in frame.get("RTReferencedStudySequence") or ():
-            for series in study.get("RTReferencedSeriesSequence") or ():
-                yield _text(series, "SeriesInstanceUID")
+            yield from _series(study.get("RTReferencedSeriesSequence"), "ContourImageSequence")
+    if _text(dataset, "Modality").upper() == "SEG":
+        yield _text(dataset, "FrameOfReferenceUID")
+
+
+def _series(sequence: list[Dataset] | None, instances: str) -> Iterator[str]:
+    for series in sequence or ():
+        yield _text(series, "SeriesInstanceUID")
+        for instance in series.get(instances) or ():
+            yield _text(instance, "ReferencedSOPInstanceUID")
+
+
+def _parts(dataset: Dataset) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Number and names of each segment (label, type, then its organ) or region of interest (name, then type)."""
+    for segment in dataset.get("SegmentSequence") or ():
+        kinds = [_meaning(segment, "SegmentedPropertyTypeCodeSequence"), _meaning(segment, "AnatomicRegionSequence")]
+        yield int(segment.SegmentNumber), (_text(segment, "SegmentLabel"), *kinds)
+    kinds = {}
+    for observed in dataset.get("RTROIObservationsSequence") or ():
+        kinds[int(observed.ReferencedROINumber)] = _text(observed, "RTROIInterpretedType")
+    for region in dataset.get("StructureSetROISequence") or ():
+        number = int(region.ROINumber)
+        yield number, (_text(region, "ROIName"), kinds.get(number, ""), "")
+
+
+def _meaning(segment: Dataset, sequence: str) -> str:
+    """The words of a code, after those of the side that modifies it."""
+    for code in segment.get(sequence) or ():
+        sides = [
+            _text(side, "CodeMeaning")
+            for keyword in ("SegmentedPropertyTypeModifierCodeSequence", "AnatomicRegionModifierSequence")
+            for side in code.get(keyword) or ()
+        ]
+        return " ".join([*sides, _text(code, "CodeMeaning")])
+    return ""
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
     return str(dataset.get(keyword) or "").strip()
-
-
-def _list(dataset: Dataset, keyword: str) -> list:
-    value = dataset.get(keyword)
-    return [value] if isinstance(value, str) else list(value or ())
-
-
-def _floats(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    return tuple(float(v) for v in _list(dataset, keyword))

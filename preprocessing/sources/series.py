@@ -1,36 +1,46 @@
 """DICOM headers sorted into series: which are CT volumes, which belong to one, which are nothing of ours.
 
-A series is what shares SeriesInstanceUID, image size and orientation, so that a scout does not hide in a volume.
+A volume is a stack (`dicom_stacks`) of the slices that share SeriesInstanceUID, so one series may hold several.
+Localizers, reformats, screenshots and dose pages are never slices: beside slices they are noted, alone they are a
+problem. Segmentations and structure sets become labels of the volume whose images they refer to.
 """
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.fingerprint import fingerprint
 from preprocessing.dicom_header import DicomHeader
+from preprocessing.dicom_stacks import along_normal, stack_key, stacks
 
 NO_PATIENT = re.compile(
     r"^(anon.*|unknown|none|null|na|n/a|patient|subject|test|x+|0+|no_?name|removed|deidentified)?$", re.I
 )
 PIXELS_OF_IMAGES = {"CT", "MR", "PT", "NM", "US", "CR", "DX", "XA", "MG", "OT", "SC", "RF", "XC"}
+LABEL_MODALITIES = {"SEG", "RTSTRUCT"}
 
 
 @dataclass(frozen=True)
 class Series:
-    """One series: its files in order of path, the folder that holds them, its name within that folder, its patient."""
+    """One volume: its slices in order of place, the folder that holds them, its name within that folder, its labels.
+
+    `stack` counts the volumes that lie in the very same files; `unusable` says why there is no slice in it.
+    """
 
     headers: tuple[DicomHeader, ...]
     folder: Path
     suffix: str = ""
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    stack: int = 0
+    notes: tuple[str, ...] = ()
+    unusable: str = ""
+    labels: tuple[DicomHeader, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files of the series."""
-        return tuple(header.path for header in self.headers)
+        """The files of the series, each once."""
+        return tuple(dict.fromkeys(header.path for header in self.headers))
 
     @property
     def modality(self) -> str:
@@ -47,9 +57,9 @@ class Series:
     def problem(self) -> str:
         """Why the series is no CT volume, as far as headers tell."""
         if self.modality == "CT":
-            return ""
+            return self.unusable
         if self.modality in PIXELS_OF_IMAGES:
-            return f"Modality {self.modality} is not CT ({len(self.headers)} files); only CT can be ingested."
+            return f"Modality {self.modality} is not CT ({len(self.paths)} files); only CT can be ingested."
         return (
             f"{Path(self.paths[0]).name} is a DICOM {self.modality}, not an image, and the series it belongs to is not "
             "in this folder; put it beside its CT."
@@ -57,38 +67,64 @@ class Series:
 
 
 def group_series(headers: Iterable[DicomHeader]) -> list[Series]:
-    """All series of a tree; segmentations and structure sets become notes of the CT they refer to."""
-    groups: dict[tuple, list[DicomHeader]] = {}
+    """All volumes of a tree with what belongs to them, and what is none with its problem."""
+    groups: dict[tuple[str, str], list[DicomHeader]] = {}
     for header in headers:
-        groups.setdefault(_key(header), []).append(header)
-    series = [_series(group) for group in groups.values()]
-    images = [one for one in series if one.modality in PIXELS_OF_IMAGES]
-    attached: dict[int, list[str]] = {}
+        groups.setdefault((header.series or str(Path(header.path).parent), header.modality), []).append(header)
+    images = [one for (_, kind), group in groups.items() if kind in PIXELS_OF_IMAGES for one in _volumes(group)]
     alone: list[Series] = []
-    for other in (one for one in series if one.modality not in PIXELS_OF_IMAGES):
-        owners = [k for k, image in enumerate(images) if image.modality == "CT" and _refers(other, image)]
-        for owner in owners:
-            attached.setdefault(owner, []).append(f"DICOM {other.modality} present, not read yet")
-        alone += [] if owners else [other]
-    noted = [replace(image, notes=tuple(attached.get(k, ()))) for k, image in enumerate(images)]
-    return _told_apart([*noted, *alone])
+    for other in (header for (_, kind), group in groups.items() if kind not in PIXELS_OF_IMAGES for header in group):
+        owners = _owners(other, images)
+        alone += [] if owners else [_series([other])]
+        for k in owners:
+            images[k] = _attached(images[k], other)
+    return _told_apart([*images, *alone])
 
 
-def _key(header: DicomHeader) -> tuple:
-    place = header.series or str(Path(header.path).parent)
-    return place, header.modality, header.size, tuple(round(v, 2) + 0.0 for v in header.orientation_xyz)
+def _volumes(group: list[DicomHeader]) -> list[Series]:
+    """The volumes of one series; what is no slice is noted with them, or is a problem where there are no slices."""
+    usable: dict[bool, list[DicomHeader]] = {True: [], False: []}
+    for header in group:
+        usable[header.modality != "CT" or not header.frame.left_out].append(header)
+    slices, left_out = usable[True], Counter(header.frame.left_out for header in usable[False])
+    kinds = " and ".join(sorted(left_out))
+    if not slices:
+        reason = (
+            f"the {len({h.path for h in group})} files of this series hold only {kinds} images; it is no volume: "
+            "ingest the original slices."
+        )
+        return [replace(_series(group), unusable=reason)]
+    notes = tuple(f"{count} {why} images of the series left out" for why, count in sorted(left_out.items()))
+    found = stacks(slices)
+    return [replace(_series(stack), stack=_count_before(stack, found), notes=notes) for stack in found]
+
+
+def _count_before(stack: list[DicomHeader], found: list[list[DicomHeader]]) -> int:
+    """How many stacks of the very same files come first."""
+    files = {header.path for header in stack}
+    same = [other for other in found if {header.path for header in other} & files]
+    return next(k for k, other in enumerate(same) if other is stack)
 
 
 def _series(group: list[DicomHeader]) -> Series:
-    ordered = sorted(group, key=lambda header: header.path)
+    ordered = along_normal(group)
     folder = Path(os.path.commonpath([str(Path(header.path).parent) for header in ordered]))
     return Series(tuple(ordered), folder)
 
 
-def _refers(other: Series, image: Series) -> bool:
-    named = {uid for header in other.headers for uid in header.references}
-    first = image.headers[0]
-    return bool(named & {first.series, first.frame_of_reference} - {""})
+def _owners(other: DicomHeader, images: list[Series]) -> list[int]:
+    """The CT volumes an object refers to: by series and image, by one of them, or the only one in its frame."""
+    usable = [k for k, image in enumerate(images) if image.modality == "CT" and not image.problem]
+    by_series = [k for k in usable if images[k].headers[0].series in other.references]
+    by_image = [k for k in by_series or usable if any(h.instance in other.references for h in images[k].headers)]
+    by_frame = [k for k in usable if images[k].headers[0].frame_of_reference in other.references]
+    return by_image or by_series or (by_frame if len(by_frame) == 1 else [])
+
+
+def _attached(image: Series, other: DicomHeader) -> Series:
+    if other.modality in LABEL_MODALITIES:
+        return replace(image, labels=(*image.labels, other))
+    return replace(image, notes=(*image.notes, f"DICOM {other.modality} present, not used"))
 
 
 def _told_apart(series: list[Series]) -> list[Series]:
@@ -103,5 +139,5 @@ def _told_apart(series: list[Series]) -> list[Series]:
         elif number and numbers.count(number) == 1:
             out.append(replace(one, suffix=f"series{number}"))
         else:
-            out.append(replace(one, suffix=f"series-{fingerprint([str(v) for v in _key(one.headers[0])])[:8]}"))
+            out.append(replace(one, suffix=f"series-{stack_key(list(one.headers))}"))
     return sorted(out, key=lambda one: (str(one.folder), one.suffix))

@@ -8,11 +8,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocessing.dicom_header import DicomHeader, read_header
+from preprocessing.dicom_header import SUFFIXES, DicomHeader, read_headers
 from preprocessing.sources.naming import IMAGE_SUFFIXES
 
 SKIPPED_FOLDERS = {"__MACOSX"}
-DICOM_SUFFIXES = (".dcm", ".ima")
 NO_IMAGES = {
     *(".txt", ".md", ".rst", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".log", ".html", ".pdf", ".xlsx"),
     *(".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".svg", ".py", ".sh", ".m", ".mat", ".npz", ".npy"),
@@ -22,7 +21,7 @@ NO_IMAGES = {
 
 @dataclass
 class Tree:
-    """What lies under a root: image files by folder, DICOM headers, files named DICOM that are not."""
+    """What lies under a root: image files by folder, a header for each DICOM frame, files named DICOM that are not."""
 
     images: dict[Path, list[Path]] = field(default_factory=dict)
     dicom: list[DicomHeader] = field(default_factory=list)
@@ -46,7 +45,7 @@ def _place(path: Path, tree: Tree) -> None:
         tree.images.setdefault(path.parent, []).append(path)
     elif path.suffix.lower() in NO_IMAGES or not path.is_file():
         return
-    elif (header := read_header(path)) is not None:
-        tree.dicom.append(header)
-    elif lower.endswith(DICOM_SUFFIXES):
+    elif headers := read_headers(path):
+        tree.dicom.extend(headers)
+    elif lower.endswith(SUFFIXES):
         tree.broken.append(path)
