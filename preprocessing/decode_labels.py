@@ -2,7 +2,7 @@
 
 A label may store the same grid along other axes (it is turned, exactly), or with an affine that differs by rounding
 (the image's is taken). Anything else is a real mismatch. Where masks overlap, the first in the case's order keeps the
-voxel.
+voxel. The parts of a DICOM SEG or RTSTRUCT are drawn on the image's grid one by one.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from preprocessing.anatomy import NUM_IDS
 from preprocessing.case import LESION, Case, CaseError, LabelFile
+from preprocessing.decode_parts import read_parts
+from preprocessing.dicom_header import is_dicom
 from preprocessing.geometry import Geometry
 from preprocessing.orient import turn_towards
 from preprocessing.raster import Raster
@@ -30,12 +32,7 @@ def read_labels(case: Case, geometry: Geometry, read: Reader) -> Labels:
     """Anatomy (uint8 ids, 0 where unnamed), lesion (uint8 0/1) and findings; None for what the case does not have."""
     anatomy = lesion = None
     findings: list[str] = []
-    for label in _label_files(case):
-        values = whole_values(label.path, geometry, read, findings)
-        if label.binary:
-            values = (values > 0).astype(np.uint8)
-        else:
-            findings += _unnamed(label, values)
+    for label, values in _layers(case, geometry, read, findings):
         if any(id_ != LESION for _, id_ in label.classes):
             anatomy = np.zeros(geometry.shape, np.uint8) if anatomy is None else anatomy
             _paint(anatomy, values, label)
@@ -44,6 +41,22 @@ def read_labels(case: Case, geometry: Geometry, read: Reader) -> Labels:
             lesion = np.zeros(geometry.shape, np.uint8) if lesion is None else lesion
             lesion |= np.isin(values, marked).astype(np.uint8)
     return anatomy, lesion, tuple(findings)
+
+
+def _layers(case: Case, geometry: Geometry, read: Reader, findings: list[str]) -> Iterator[tuple[LabelFile, NDArray]]:
+    """Each label file with its values on the image's grid; of a SEG or RTSTRUCT, whose parts may overlap, each part."""
+    for label in _label_files(case):
+        if Path(label.path).is_file() and is_dicom(Path(label.path)):
+            for number, mask in read_parts(label, geometry, findings):
+                pairs = tuple((1, id_) for value, id_ in label.classes if value == number)
+                yield label.replace(classes=pairs), mask
+            continue
+        values = whole_values(label.path, geometry, read, findings)
+        if label.binary:
+            values = (values > 0).astype(np.uint8)
+        else:
+            findings += _unnamed(label, values)
+        yield label, values
 
 
 def _label_files(case: Case) -> Iterator[LabelFile]:

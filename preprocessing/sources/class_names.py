@@ -16,7 +16,7 @@ ALIASES = {
     "spinalcord": "spinal_cord",
     "thyroid": "thyroid_gland",
 }
-LESION_NAME = re.compile(r"tumou?r|cancer|lesion|metasta|nodule|lymph_?node|\bgtv|neoplasm|carcinoma", re.IGNORECASE)
+LESION_NAME = re.compile(r"tumou?r|cancer|lesion|metasta|nodule|lymph[_ ]?node|\bgtv|neoplasm|carcinoma", re.IGNORECASE)
 
 
 def class_of(name: str) -> int | None:

@@ -9,6 +9,7 @@ values something beside it explains (`meaning`):
 `sub-…_ct` + `sub-…_seg-vert_…_msk`                         vertebrae in the VerSe numbering
 `x_lesion`, `lesion`, `x_tumour`, `x_gtv`, `CT_mask`        a lesion: everything above 0
 `liver_seg`, `x_liver_mask`                                 a mask of the class it names
+DICOM SEG, RTSTRUCT                                         segments and contours of the series they refer to, by name
 any other `x_seg`, `x_label`, `x_mask`                      a finding, not used: nothing declares its values
 
 Nothing is lost silently: a label without image, an MR series or a broken DICOM file is a case with its problem.
@@ -17,6 +18,7 @@ Nothing is lost silently: a label without image, an MR series or a broken DICOM 
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import Case, RegionName
+from preprocessing.dicom_header import DicomHeader
 from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.meaning import meanings, read_dataset_json
 from preprocessing.sources.naming import case_name, core, patient_name, safe, stem
@@ -95,8 +98,9 @@ class FolderSource(Config):
             id=id_,
             patient=series.patient or patient_name(id_),
             image=series.paths,
+            stack=series.stack,
             problem=series.problem,
-            **_labelled(labels, (), series.notes),
+            **_labelled(labels, (), series.notes, series.labels),
         )
 
     def _image_case(self, image: Path, pairs: Pairs, root: Path) -> Case:
@@ -114,9 +118,11 @@ class FolderSource(Config):
         return self._case(id=id_, patient=patient_name(id_), image=(str(path),), problem=reason)
 
 
-def _labelled(labels: list[Path], image_core: tuple[str, ...], notes: tuple[str, ...]) -> dict[str, object]:
+def _labelled(
+    labels: list[Path], image_core: tuple[str, ...], notes: tuple[str, ...], dicom: Sequence[DicomHeader] = ()
+) -> dict[str, object]:
     """The fields of a case that its label files decide."""
-    found = meanings(labels, image_core)
+    found = meanings(labels, image_core, dicom)
     return {
         "labels": tuple(found.labels),
         "lesion": tuple(found.lesion),

@@ -1,16 +1,18 @@
 """Meaning: what the values of a case's label files stand for, as far as anything beside them declares it.
 
-A file's name, a `structures.csv` or a `dataset.json` can declare it. What nothing declares stays unnamed and is noted;
-nobody guesses.
+A file's name, a `structures.csv`, a `dataset.json` or a DICOM header can declare it. What nothing declares stays
+unnamed and is noted; nobody guesses.
 """
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import LESION, AnatomyKind, LabelFile
+from preprocessing.dicom_header import DicomHeader
 from preprocessing.sources.class_names import class_of
 from preprocessing.sources.naming import core, is_anatomy, is_lesion
 from preprocessing.sources.pairing import LABELS_SPLIT
@@ -30,18 +32,21 @@ class Meanings:
     notes: list[str] = field(default_factory=list)
 
 
-def meanings(paths: list[Path], image_core: tuple[str, ...]) -> Meanings:
-    """The meaning of all label files of one image, whose name has the words `image_core`; a whole map beats masks."""
+def meanings(paths: list[Path], image_core: tuple[str, ...], dicom: Sequence[DicomHeader] = ()) -> Meanings:
+    """The meaning of all label files of one image, whose name has the words `image_core`; a whole map beats masks.
+
+    `dicom` are the headers of the segmentations and structure sets that refer to the image.
+    """
     out = Meanings()
     whole = [path for path in paths if is_anatomy(path.name)]
     unused = 0
-    for path in paths:
-        label = _meaning(path, image_core, out.notes)
+    found = [_meaning(path, image_core, out.notes) for path in paths]
+    for label in [*found, *(dicom_label(header, out.notes) for header in dicom)]:
         if label is None:
             continue
         if label.binary and label.classes == ((1, LESION),):
             out.lesion.append(label.path)
-        elif not whole or path in whole or any(id_ == LESION for _, id_ in label.classes):
+        elif not whole or Path(label.path) in whole or any(id_ == LESION for _, id_ in label.classes):
             out.labels.append(label)
         else:
             unused += 1
@@ -74,6 +79,27 @@ def _meaning(path: Path, image_core: tuple[str, ...], notes: list[str]) -> Label
         notes.append(f"{path.name}: its values have no declared meaning, not used as anatomy")
         return None
     return LabelFile(path=str(path), classes=((1, id_),), binary=True)
+
+
+def dicom_label(header: DicomHeader, notes: list[str]) -> LabelFile | None:
+    """The segments of a SEG, or the regions of an RTSTRUCT, by number; a lesion keeps the organ it is said to lie in.
+
+    Their names may be anything that somebody typed, so a note counts them and does not repeat them.
+    """
+    pairs: list[tuple[int, int]] = []
+    named = 0
+    for number, (name, kind, organ) in header.parts:
+        meant = [class_of(name), class_of(kind), class_of(organ)]
+        lesion = [LESION] if LESION in meant[:2] else []
+        ids = lesion + [id_ for id_ in meant if id_ not in (None, LESION)][:1]
+        pairs += [(number, id_) for id_ in ids]
+        named += bool(ids)
+    if named < len(header.parts):
+        notes.append(
+            f"{Path(header.path).name}: {len(header.parts) - named} of {len(header.parts)} structures of this DICOM "
+            f"{header.modality} have names that mean none of the classes"
+        )
+    return LabelFile(path=header.path, classes=tuple(pairs)) if pairs else None
 
 
 def totalsegmentator_map(path: Path) -> LabelFile:

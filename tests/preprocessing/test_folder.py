@@ -281,8 +281,8 @@ def test_the_real_folder_lists_what_its_table_says(real_cases):
     }
     lesions = {id_ for id_, case in real_cases.items() if case.lesion}
     assert lesions == {"lung-lesion"} | {f"sarcoma__STS_{n}" for n in ("001", "003", "004", "022", "032")}
-    assert real_cases["liver-dicom-seg"].notes == ("DICOM SEG present, not read yet",)
-    assert real_cases["sarcoma-dicom-rtstruct__image"].notes == ("DICOM RTSTRUCT present, not read yet",)
+    drawn = {case.id: label.classes for case in real_cases.values() for label in case.labels if ".dcm" in label.path}
+    assert drawn == {"liver-dicom-seg": ((1, 5),), "sarcoma-dicom-rtstruct__image": ((1, LESION),)}
 
 
 def test_patients_of_the_real_folder(real_cases):
