@@ -19,6 +19,7 @@ CASES = {
     "visits": "lung-two-visits",
     "head": "head-4mm",
     "phantom": "head-phantom-thick-thin",
+    "sarcoma": "sarcoma-dicom-rtstruct",
 }
 
 
@@ -31,7 +32,7 @@ def meddiff(*arguments: str, home: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def lake(real_data, tmp_path_factory) -> dict[str, dict]:
-    """Six folders of real CTs, ingested by the command with the recipe `paper`'s rules at 1 mm; rows by case."""
+    """Seven folders of real CTs, ingested by the command with the recipe `paper`'s rules at 1 mm; rows by case."""
     home = tmp_path_factory.mktemp("home")
     data = tmp_path_factory.mktemp("data")
     for name, folder in CASES.items():
@@ -111,6 +112,21 @@ def test_a_label_is_the_nearest_source_voxel_and_keeps_its_class_id(lake, real_d
     assert set(np.unique(array)) <= set(range(120))
     assert 5 in np.unique(array), "the liver is class 5"
     assert row["anatomy"] == "full"
+
+
+def test_a_structure_set_beside_a_series_becomes_the_lesion_of_its_case(lake, real_data):
+    (row,) = sealed(lake, "sarcoma")
+    array, spacing, origin = stored(row, "labels/lesion")
+    source = sitk.ReadImage(str(real_data / "sarcoma/STS_032/CT_mask.nii.gz"))
+    points = interior_points(array, source, spacing, origin, 4000)
+    expected = np.array([source.EvaluateAtPhysicalPoint(p, sitk.sitkNearestNeighbor) for _, p in points])
+    places = np.array([source.TransformPhysicalPointToContinuousIndex(p) for _, p in points])
+    no_tie = (np.abs(places % 1 - 0.5) > 1e-3).all(1)
+    found = np.array([array[index] for index, _ in points])
+    assert expected[no_tie].sum() > 40
+    assert (found[no_tie] == expected[no_tie]).all()
+    assert row["lesion"] is True
+    assert any(path.endswith("RS.dcm") for path in row["origin"])
 
 
 def test_a_landmark_keeps_its_place_in_millimetres(lake, real_data):

@@ -19,8 +19,7 @@ from infra.fingerprint import canonical_json, fingerprint
 from infra.lake import Lake
 from preprocessing.case import Case, CaseError, LabelFile
 from preprocessing.sources.base import SourceInfo
-from preprocessing.sources.phantom_broken import BROKEN, BROKEN_SLICES
-from preprocessing.sources.phantom_files import series_names
+from preprocessing.sources.phantom_broken import BROKEN
 from preprocessing.sources.phantom_patient import Resolution, Scan, draw_scan, patient_key, visits
 from preprocessing.sources.phantom_write import COMPANIONS, image_names, label_ending, label_files, write_scan
 
@@ -112,13 +111,12 @@ class PhantomSource(Config):
         way = list(BROKEN)[number % len(BROKEN)]
         name, broken = f"broken-{way}-{number}", BROKEN[way]
         key = self._key(name)
-        series = series_names(BROKEN_SLICES) if broken.image == "mr" else []
         labels = (LabelFile(path=f"{key}/{broken.label}", classes=((5, 5),)),) if broken.label else ()
         return Case(
             source="phantom",
             id=name,
             patient=name,
-            image=tuple(f"{key}/mr/{file}" for file in series) or (f"{key}/{broken.image}",),
+            image=tuple(f"{key}/{file}" for file in broken.image),
             labels=labels,
             anatomy="full" if labels else "none",
             licence=INFO.licence,

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.geometry import Geometry
-from preprocessing.sources.phantom_files import write_image, write_series, write_slice
+from preprocessing.sources.phantom_files import series_names, write_image, write_series, write_slice
 
 _SHAPE = (24, 32, 40)
+_SLICES = series_names(_SHAPE[0])
+_MISSING = slice(11, 13)
 _GEOMETRY = Geometry(_SHAPE, (5.0, 4.0, 4.0), (-60.0, -64.0, -80.0))
 
 
@@ -18,7 +20,7 @@ class Broken(NamedTuple):
     """How a broken case is written (into its own folder), and what a listing names as image and label files."""
 
     write: Callable[[Path], None]
-    image: str
+    image: tuple[str, ...]
     label: str = ""
 
 
@@ -51,6 +53,12 @@ def _mr_series(folder: Path) -> None:
     write_series(folder / "mr", _magnetic(), _GEOMETRY, "broken-mr", "broken-mr", modality="MR")
 
 
+def _missing_slices(folder: Path) -> None:
+    write_series(folder / "ct", _ball(), _GEOMETRY, "broken-gap", "broken-gap")
+    for name in _SLICES[_MISSING]:
+        (folder / "ct" / name).unlink()
+
+
 def _mr_nifti(folder: Path) -> None:
     write_image(folder / "ct.nii.gz", _magnetic(), _GEOMETRY, "RAS")
 
@@ -71,15 +79,15 @@ def _eight_bit(folder: Path) -> None:
 
 
 BROKEN: dict[str, Broken] = {
-    "text": Broken(_text, "ct.nii.gz"),
-    "truncated": Broken(_truncated, "ct.nii.gz"),
-    "mr-series": Broken(_mr_series, "mr"),
-    "mr-nifti": Broken(_mr_nifti, "ct.nii.gz"),
-    "two-dimensional": Broken(_flat, "ct.nii.gz"),
-    "other-label": Broken(_other_label, "ct.nii.gz", "anatomy.nii.gz"),
-    "eight-bit": Broken(_eight_bit, "ct.nii.gz"),
+    "text": Broken(_text, ("ct.nii.gz",)),
+    "truncated": Broken(_truncated, ("ct.nii.gz",)),
+    "mr-series": Broken(_mr_series, tuple(f"mr/{name}" for name in _SLICES)),
+    "mr-nifti": Broken(_mr_nifti, ("ct.nii.gz",)),
+    "two-dimensional": Broken(_flat, ("ct.nii.gz",)),
+    "other-label": Broken(_other_label, ("ct.nii.gz",), "anatomy.nii.gz"),
+    "eight-bit": Broken(_eight_bit, ("ct.nii.gz",)),
+    "missing-slices": Broken(_missing_slices, tuple(f"ct/{name}" for name in _SLICES if name not in _SLICES[_MISSING])),
 }
-BROKEN_SLICES = _SHAPE[0]
 
 
 def write_broken(directory: Path) -> list[Path]:

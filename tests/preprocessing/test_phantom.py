@@ -15,7 +15,7 @@ from preprocessing.sources.phantom import PhantomSource
 from preprocessing.sources.phantom_broken import BROKEN
 from preprocessing.sources.phantom_patient import draw_scan
 
-TINY = PhantomSource(patients=12, resolution="tiny", broken=7)
+TINY = PhantomSource(patients=12, resolution="tiny", broken=8)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_a_case_of_another_phantom_is_refused(lake):
 
 def test_broken_cases_are_listed_like_others_and_fetched(lake):
     broken = [case for case in TINY.cases() if case.id.startswith("broken-")]
-    assert len(broken) == 7 == len(BROKEN)
+    assert len(broken) == 8 == len(BROKEN)
     for case in broken:
         assert not case.problem
         assert all(Path(path).is_file() for path in TINY.fetch(case, lake).origin)

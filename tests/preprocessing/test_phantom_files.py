@@ -93,6 +93,9 @@ def test_broken_files_are_broken_each_in_its_own_way(tmp_path):
     assert {dcmread(path).Modality for path in (folders["mr-series"] / "mr").iterdir()} == {"MR"}
     assert np.asarray(nib.load(folders["mr-nifti"] / "ct.nii.gz").dataobj).min() >= 0
     assert nib.load(folders["two-dimensional"] / "ct.nii.gz").ndim == 2
+    series = sorted((folders["missing-slices"] / "ct").iterdir())
+    z = np.array([float(dcmread(path).ImagePositionPatient[2]) for path in series])
+    assert sorted(set(np.diff(z).round(3))) == [5, 15]
     label = folders["other-label"]
     assert nib.load(label / "ct.nii.gz").shape != nib.load(label / "anatomy.nii.gz").shape
     assert nib.load(folders["eight-bit"] / "ct.nii.gz").get_data_dtype() == np.uint8
