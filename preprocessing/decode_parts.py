@@ -1,6 +1,6 @@
 """The named parts of a DICOM SEG or RTSTRUCT as masks on the image's grid; parts may overlap, so each has its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from preprocessing.case import CaseError, LabelFile
-from preprocessing.decode_rtstruct import CONTOUR_TAGS, read_region
-from preprocessing.decode_seg import SEGMENT_TAGS, read_segment
+from preprocessing.decode_rtstruct import CONTOUR_TAGS, read_regions
+from preprocessing.decode_seg import SEGMENT_TAGS, read_segments
 from preprocessing.dicom_header import HEADER_ERRORS, parse
 from preprocessing.geometry import Geometry
 
-Reader = Callable[[Dataset, int, Geometry, NDArray[np.uint8], str], str]
-READERS: dict[str, Reader] = {"SEG": read_segment, "RTSTRUCT": read_region}
+Part = tuple[int, NDArray[np.uint8], str]  # number, mask, what of it lies outside the image
+Reader = Callable[[Dataset, Sequence[int], Geometry, str], Iterator[Part]]
+READERS: dict[str, Reader] = {"SEG": read_segments, "RTSTRUCT": read_regions}
 
 
 def read_parts(label: LabelFile, geometry: Geometry, findings: list[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -23,25 +24,16 @@ def read_parts(label: LabelFile, geometry: Geometry, findings: list[str]) -> Ite
     Raises:
         CaseError: the file cannot be read, or a part of it does not lie on the slices of the image.
     """
-    path = Path(label.path)
-    dataset, read = _open(path)
-    for number in sorted({value for value, _ in label.classes}):
-        mask = np.zeros(geometry.shape, np.uint8)
-        try:
-            outside = read(dataset, number, geometry, mask, path.name)
-        except HEADER_ERRORS as error:
-            raise CaseError(f"{path.name}: part {number} is damaged ({error}); export it again.") from error
-        if outside:
-            findings.append(f"{path.name}: {outside} of part {number} lie outside the image and were left out")
-        if not mask.any():
-            findings.append(f"{path.name}: part {number} marks no voxel of the image")
-        yield number, mask
-
-
-def _open(path: Path) -> tuple[Dataset, Reader]:
-    """The parsed file and what reads one part of it."""
+    name, numbers = Path(label.path).name, sorted({value for value, _ in label.classes})
     try:
-        dataset = parse(path, ["Modality", *SEGMENT_TAGS, *CONTOUR_TAGS], pixels=True)
-        return dataset, READERS[str(dataset.get("Modality", "")).upper()]
+        dataset = parse(Path(label.path), ["Modality", *SEGMENT_TAGS, *CONTOUR_TAGS], pixels=True)
+        read = READERS[str(dataset.get("Modality", "")).upper()]
+        for number, mask, outside in read(dataset, numbers, geometry, name):
+            if outside:
+                findings.append(f"{name}: {outside} of part {number} lie outside the image and were left out")
+            if not mask.any():
+                findings.append(f"{name}: part {number} marks no voxel of the image")
+            yield number, mask
     except HEADER_ERRORS as error:
-        raise CaseError(f"{path.name} is no readable DICOM SEG or RTSTRUCT; export it again.") from error
+        kind = type(error).__name__
+        raise CaseError(f"{name} is no readable DICOM SEG or RTSTRUCT ({kind}); export it again.") from error

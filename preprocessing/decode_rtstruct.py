@@ -1,8 +1,10 @@
-"""One region of interest of a DICOM RTSTRUCT as a mask on an image's grid.
+"""The regions of interest of a DICOM RTSTRUCT as masks on an image's grid.
 
 A voxel belongs to a contour where its centre lies inside. Contours of one slice are combined by exclusive or, so a
 second contour inside the first is a hole; a keyhole contour is its own hole. Nothing is drawn between slices.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +19,32 @@ OFF_SLICE = 0.25  # of the slice distance
 AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 
 
-def read_region(dataset: Dataset, number: int, geometry: Geometry, mask: NDArray[np.uint8], name: str) -> str:
-    """Draws region `number` into `mask` (z, y, x); returns what of it lies outside the image, in words.
+def read_regions(
+    dataset: Dataset, numbers: Sequence[int], geometry: Geometry, name: str
+) -> Iterator[tuple[int, NDArray[np.uint8], str]]:
+    """Number, mask (z, y, x; 0/1) and, in words, what lies outside the image, of each region asked for.
 
     Raises:
         CaseError: a contour lies between or across the slices of the image.
     """
-    outside = 0
     if "ROIContourSequence" not in dataset:
         raise CaseError(f"{name} holds no contours; it is cut short, copy it again.")
+    for number in numbers:
+        mask, outside = np.zeros(geometry.shape, np.uint8), 0
+        for points in _contours(dataset, number):
+            outside += not _draw(mask, geometry.index(points[:, ::-1]), name, number)
+        yield number, mask, f"{outside} contours" if outside else ""
+
+
+def _contours(dataset: Dataset, number: int) -> Iterator[NDArray[np.float64]]:
+    """The closed contours of a region, points (n, 3) in x, y, z mm."""
     for region in dataset.ROIContourSequence or ():
         if int(region.ReferencedROINumber) != number:
             continue
         for contour in region.get("ContourSequence") or ():
             points = np.array(contour.get("ContourData") or (), float).reshape(-1, 3)
             if str(contour.get("ContourGeometricType", "")).upper() in AREAS and len(points) >= 3:
-                outside += not _draw(mask, geometry.index(points[:, ::-1]), name, number)
-    return f"{outside} contours" if outside else ""
+                yield points
 
 
 def _draw(mask: NDArray[np.uint8], points: NDArray[np.float64], name: str, number: int) -> bool:

@@ -1,11 +1,11 @@
-"""One segment of a DICOM SEG (binary, fractional or label map) as a mask on an image's grid.
+"""The segments of a DICOM SEG (binary, fractional or label map) as masks on an image's grid.
 
 Frames come in any order, sparsely, and along any axis of the image; each is painted where its own header places it.
 A frame whose pixels are not the image's voxels is refused: a mask is never interpolated. A fractional segment holds
 where it reaches half of its maximum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ SEGMENT_TAGS = [*HEADER_TAGS, *PIXEL_TAGS, "SegmentationType", "MaximumFractiona
 OFF_GRID = 0.25  # voxels
 
 
-def read_segment(dataset: Dataset, number: int, geometry: Geometry, mask: NDArray[np.uint8], name: str) -> str:
-    """Paints segment `number` into `mask` (z, y, x); returns what of it lies outside the image, in words.
+def read_segments(
+    dataset: Dataset, numbers: Sequence[int], geometry: Geometry, name: str
+) -> Iterator[tuple[int, NDArray[np.uint8], str]]:
+    """Number, mask (z, y, x; 0/1) and, in words, what lies outside the image, of each segment asked for.
 
     Raises:
         CaseError: a frame does not lie on the grid, or cannot be decoded.
@@ -30,13 +32,16 @@ def read_segment(dataset: Dataset, number: int, geometry: Geometry, mask: NDArra
     if "PixelData" not in dataset:
         raise CaseError(f"{name} holds no pixels; it is cut short, copy it again.")
     kind = str(dataset.get("SegmentationType", "BINARY")).upper()
-    wanted = [frame for frame in frames(dataset) if kind == "LABELMAP" or frame.segment == number]
     half = int(dataset.get("MaximumFractionalValue") or 255) / 2 if kind == "FRACTIONAL" else 1
-    outside = 0
-    for frame, pixels in zip(wanted, stored_frames(dataset, [frame.number for frame in wanted], name), strict=True):
-        held = pixels == number if kind == "LABELMAP" else pixels >= half
-        outside += _paint(mask, held, frame, geometry, name)
-    return f"{outside} voxels" if outside else ""
+    found = frames(dataset)
+    for number in numbers:
+        mask, outside = np.zeros(geometry.shape, np.uint8), 0
+        wanted = [frame for frame in found if kind == "LABELMAP" or frame.segment == number]
+        pixels = stored_frames(dataset, [frame.number for frame in wanted], name)
+        for frame, plane in zip(wanted, pixels, strict=True):
+            held = plane == number if kind == "LABELMAP" else plane >= half
+            outside += _paint(mask, held, frame, geometry, name)
+        yield number, mask, f"{outside} voxels" if outside else ""
 
 
 def _paint(mask: NDArray[np.uint8], held: NDArray[np.bool_], frame: Frame, geometry: Geometry, name: str) -> int:

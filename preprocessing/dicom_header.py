@@ -3,7 +3,9 @@
 Names, dates and other private facts are never read; the patient's identifier only tells cases of one patient apart.
 """
 
+import logging
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+import pydicom.config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -31,6 +34,11 @@ HEADER_ERRORS = (OSError, EOFError, InvalidDicomError, ValueError, TypeError, Ke
 HEADER_ERRORS += (NotImplementedError, OverflowError, BytesLengthException, RecursionError, struct.error, zlib.error)
 UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
 SUFFIXES = (".dcm", ".ima")
+
+
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings repeat values and paths
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 
 @dataclass(frozen=True, slots=True)

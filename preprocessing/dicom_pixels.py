@@ -73,10 +73,20 @@ def notes_of(tally: Tally) -> tuple[str, ...]:
 
 
 def _planes(dataset: Dataset, numbers: list[int]) -> Iterator[NDArray]:
-    if dataset.get("BitsAllocated") != 1:
-        return iter_pixels(dataset, indices=numbers)
-    whole = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)  # frames of bits may begin inside a byte
-    return (whole[number] for number in numbers)
+    if dataset.get("BitsAllocated") == 1 and not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return _bit_planes(dataset, numbers)
+    return iter_pixels(dataset, indices=numbers)
+
+
+def _bit_planes(dataset: Dataset, numbers: list[int]) -> Iterator[NDArray[np.uint8]]:
+    """Frames of one bit a pixel, which may begin inside a byte (pydicom takes single ones from a wrong bit)."""
+    shape = int(dataset.Rows), int(dataset.Columns)
+    size = shape[0] * shape[1]
+    for number in numbers:
+        first, skip = divmod(number * size, 8)
+        data = dataset.PixelData[first : first + -(-(skip + size) // 8)]
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[skip : skip + size]
+        yield bits.reshape(shape)
 
 
 @contextmanager

@@ -105,12 +105,11 @@ def _groups(facts: dict) -> Dataset:
     return groups
 
 
-def write_seg(path: Path, images: list[Path], masks: np.ndarray, segments, **options) -> Path:
+def write_seg(path: Path, images: list[Path], masks: np.ndarray, segments, kind="BINARY", **options) -> Path:
     """A SEG of `masks` (slice of `images`, y, x, segment), written by highdicom.
 
-    `segments` are (label, type, organ) texts; `fractional` in options makes it so.
+    `segments` are (label, type, organ) texts; `kind` is BINARY, FRACTIONAL or LABELMAP.
     """
-    kind = "FRACTIONAL" if options.pop("fractional", False) else "BINARY"
     descriptions = [
         highdicom.seg.SegmentDescription(
             segment_number=number,

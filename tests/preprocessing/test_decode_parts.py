@@ -49,7 +49,7 @@ def masks_of(parts, shape=HU.shape):
 def test_segments_are_the_masks_that_another_library_wrote(tmp_path, shuffled, fractional):
     images = write_dicom(tmp_path, HU, PLACES)
     masks = masks_of(3)
-    options = {"fractional": True, "max_fractional_value": 100} if fractional else {}
+    options = {"kind": "FRACTIONAL", "max_fractional_value": 100} if fractional else {}
     path = write_seg(tmp_path / "seg/x.dcm", images, masks.astype(float) if fractional else masks, SEGMENTS, **options)
     if shuffled and not fractional:
         shuffle_frames(path)
@@ -64,9 +64,17 @@ def test_a_fractional_segment_holds_where_it_reaches_half(tmp_path):
     images = write_dicom(tmp_path, HU, PLACES)
     share = np.random.default_rng(2).integers(0, 101, HU.shape) / 100
     path = write_seg(
-        tmp_path / "seg/x.dcm", images, share[..., None], SEGMENTS[2:], fractional=True, max_fractional_value=100
+        tmp_path / "seg/x.dcm", images, share[..., None], SEGMENTS[2:], kind="FRACTIONAL", max_fractional_value=100
     )
     assert np.array_equal(read_volume(case_of(images, path, ((1, LESION),))).lesion, share >= 0.5)
+
+
+def test_a_label_map_holds_its_segments_by_number(tmp_path):
+    images = write_dicom(tmp_path, HU, PLACES)
+    masks = masks_of(3)[..., :2]
+    path = write_seg(tmp_path / "seg/x.dcm", images, masks, SEGMENTS[:2], kind="LABELMAP")
+    volume = read_volume(case_of(images, path, CLASSES[:2]))
+    assert np.array_equal(volume.anatomy, masks[..., 0] * 5 + masks[..., 1])
 
 
 def test_segments_of_slices_against_the_order_of_files_and_of_a_coronal_series(tmp_path):

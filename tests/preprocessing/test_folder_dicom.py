@@ -1,3 +1,4 @@
+import random
 import shutil
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from ct_samples import ball_hu, write_dicom
 from dicom_samples import write_rtstruct, write_seg
 
-from preprocessing.case import LESION
+from preprocessing.case import LESION, CaseError
 from preprocessing.decode import read_volume
 from preprocessing.sources.folder import FolderSource
 
@@ -151,7 +152,27 @@ def test_a_label_changes_the_version_of_its_case(tmp_path):
     assert listed(tmp_path)["a"].version != without
 
 
-def test_nothing_personal_reaches_a_case_or_an_error(tmp_path):
+@pytest.mark.parametrize("seed", range(16))
+def test_damaged_bytes_are_refused_or_read_and_never_anything_else(tmp_path, seed):
+    images = write_dicom(tmp_path / "a", HU, PLACES, PixelPaddingValue=-2000)
+    masks = np.zeros((10, 12, 14, 1), np.uint8)
+    masks[2:5, 3:6, 4:8] = 1
+    write_seg(tmp_path / "seg.dcm", images, masks, [("mass", "Neoplasm", "Liver")])
+    write_rtstruct(tmp_path / "rt.dcm", [(4, "GTV", "GTV", [SQUARE])])
+    chance = random.Random(seed)
+    for path in (images[3], tmp_path / "seg.dcm", tmp_path / "rt.dcm"):
+        data = bytearray(path.read_bytes())
+        for _ in range(chance.choice([1, 3, 10])):
+            data[chance.randrange(132, min(len(data), 1500))] = chance.randrange(256)
+        path.write_bytes(data[: chance.randrange(len(data))] if chance.random() < 0.2 else data)
+    for case in listed(tmp_path).values():
+        try:
+            assert read_volume(case).image.dtype == np.int16
+        except CaseError as error:
+            assert len(str(error)) > 20
+
+
+def test_nothing_personal_reaches_a_case_an_error_or_a_log(tmp_path, capfd, caplog, recwarn):
     private = {
         "PatientName": "Doe^Jane",
         "PatientBirthDate": "19500217",
@@ -167,8 +188,7 @@ def test_nothing_personal_reaches_a_case_or_an_error(tmp_path):
     cases = listed(tmp_path)
     with pytest.raises(Exception, match="missing") as caught:
         read_volume(cases["b"])
-    told = (
-        str([case.model_dump() for case in cases.values()]) + str(read_volume(cases["a"]).findings) + str(caught.value)
-    )
+    told = str(cases.values()) + str(read_volume(cases["a"]).findings) + str(caught.value)
+    told += capfd.readouterr().err + caplog.text + "".join(str(warning.message) for warning in recwarn)
     assert not [word for value in private.values() for word in value.split("^") if word in told]
     assert "1.2.3" not in told
