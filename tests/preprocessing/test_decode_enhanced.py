@@ -4,6 +4,7 @@ from ct_samples import ball_hu
 from dicom_samples import AXIAL, write_enhanced
 
 from preprocessing.case import CaseError
+from preprocessing.convert import input_of
 from preprocessing.decode import decode_image, read_volume
 from preprocessing.sources.folder import FolderSource
 
@@ -83,6 +84,8 @@ def test_two_stacks_in_one_file_are_two_cases(tmp_path, told_apart_by):
     cases = FolderSource(path=str(tmp_path)).cases()
     assert len({case.id for case in cases}) == 2
     assert all(case.image == (str(path),) and not case.problem for case in cases)
+    inputs = {input_of(case.replace(id="same"), {"image/0": "0"}) for case in cases}
+    assert len(inputs) == 2
     low, high = sorted((read_volume(case) for case in cases), key=lambda volume: volume.image.mean())
     assert np.array_equal(low.image, HU)
     assert np.array_equal(np.sort(high.image.ravel()), np.sort((HU + 500).ravel()))
