@@ -55,7 +55,10 @@ def is_one_volume(positions_xyz: NDArray) -> bool:
 def is_even(positions_xyz: NDArray) -> bool:
     """True where no distance differs from the usual one by more than `TOO_UNEVEN`."""
     gaps = distances(positions_xyz)
-    return not len(gaps) or float(np.abs(gaps - np.median(gaps)).max()) <= TOO_UNEVEN * float(gaps.min())
+    if not len(gaps):
+        return True
+    low = float(gaps.min())
+    return low > SAME_PLACE_MM and float(np.abs(gaps - np.median(gaps)).max()) <= TOO_UNEVEN * low
 
 
 def even_grid(positions_xyz: NDArray, name: str) -> SliceGrid:

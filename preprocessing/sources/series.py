@@ -73,11 +73,14 @@ def group_series(headers: Iterable[DicomHeader]) -> list[Series]:
         groups.setdefault((header.series or str(Path(header.path).parent), header.modality), []).append(header)
     images = [one for (_, kind), group in groups.items() if kind in PIXELS_OF_IMAGES for one in _volumes(group)]
     alone: list[Series] = []
-    for other in (header for (_, kind), group in groups.items() if kind not in PIXELS_OF_IMAGES for header in group):
-        owners = _owners(other, images)
-        alone += [] if owners else [_series([other])]
-        for k in owners:
-            images[k] = _attached(images[k], other)
+    for group in (group for (_, kind), group in groups.items() if kind not in PIXELS_OF_IMAGES):
+        lost = []
+        for other in group:
+            owners = _owners(other, images)
+            lost += [] if owners else [other]
+            for k in owners:
+                images[k] = _attached(images[k], other)
+        alone += [_series(lost)] if lost else []
     return _told_apart([*images, *alone])
 
 
