@@ -29,7 +29,7 @@ from preprocessing.manifest import ManifestRow
 from preprocessing.origins import source_root, stored_origin
 from preprocessing.preview import preview, preview_key
 from preprocessing.pyramid import downsample2, downsample2_labels, resize_cube
-from preprocessing.quality import audit, clip_padding
+from preprocessing.quality import audit, check_companion, in_hu
 from preprocessing.recipe import Recipe
 from preprocessing.region_split import split_regions
 from preprocessing.regions import RegionExtent
@@ -99,13 +99,15 @@ def read_resampled(case: Case, spacing_mm: float) -> tuple[Volume, Geometry]:
     anatomy, lesion = (
         None if labels is None else resample_onto(labels, source, grid, nearest=True) for labels in (anatomy, lesion)
     )
-    companions = {name: _companion(path, source, grid) for name, path in case.companions}
+    companions = {name: _companion(name, path, source, volume) for name, path in case.companions}
     volume = replace(volume, anatomy=anatomy, anatomy_kind=kind, lesion=lesion, companions=companions)
     return replace(volume, findings=(*volume.findings, *findings)), source
 
 
-def _companion(path: str, source: Geometry, grid: Geometry) -> NDArray[np.int16]:
-    return resample_onto(clip_padding(read_companion(path, source))[0], source, grid)
+def _companion(name: str, path: str, source: Geometry, volume: Volume) -> NDArray[np.int16]:
+    hu = resample_onto(in_hu(read_companion(path, source), volume.audit), source, volume.geometry)
+    check_companion(name, hu, volume.image)
+    return hu
 
 
 def build_pyramid(
@@ -175,6 +177,7 @@ def _record(
         source_geometry=source_geometry.to_dict(),
         geometry=pyramid.geometry.to_dict(),
         companions=tuple(sorted(pyramid.companions)),
+        audit=volume.audit,
         findings=(*volume.findings, *findings),
         checksums=checksums,
         signature=signature(pyramid.image[level], pyramid.anatomy[level] > 0),

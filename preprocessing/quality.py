@@ -1,90 +1,41 @@
 """The HU audit: is this certainly CT in Hounsfield units, and if not quite, can it be mended with certainty?
 
-Judged from the histogram alone: air near -1000, soft tissue near 0 to 100, nothing that a picture, a label map or an MR
-has instead. What is certain is repaired and recorded; what is certainly not CT, or not certain, is refused with the
-numbers seen. Padding below -1024 (outside the scanner's circle) becomes -1024.
+Judged from the histogram alone: air near -1000, fat near -100, soft tissue near 45, and nothing that a picture, a label
+map or an MR has instead. What is certain is repaired and recorded; what is certainly not CT, or not certain, is refused
+with the numbers seen. What lies below -1024 (padding outside the scanner's circle, ringing) becomes -1024. A body that
+is upside down or mirrored has the same histogram: its regions tell. Companions follow their image (`in_hu`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.case import CaseError
+from preprocessing.histogram import Histogram, histogram_of, piles_up
+from preprocessing.hu_audit import HuAudit
+from preprocessing.plausibility import TISSUE_HU, doubt_of, modes_seen
+from preprocessing.rescale import Reading, certain_correction, read_as
 from preprocessing.volume import Volume
 
-AIR_HU = -1024
+FLOOR_HU = -1024
 MIN_VOXELS = 8
-SAMPLES = 4_000_000
-TISSUE_HU = (-200, 250)  # fat to contrast-filled organs
-MIN_RANGE_HU = 300
-MAX_LABEL_VALUES = 256
-OFFSET_HU = 1024
-OFFSET_TISSUE_SHARE = 0.75  # of what is no air, shifted by OFFSET_HU
-OFFSET_AIR = (3, 60)  # 0 to 2 may be padding
-CERTAIN_AIR = (10, 40)  # air at -1000, stored 1024 too high; at an offset of 1000 it would lie at 0
-SCANNER_MAXIMUM = 4095  # 12 bits
-CLIPPED_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Numbers of the audit: extremes of all voxels, and shares and distinct values of at most 4 million of them."""
-
-    values: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    low: int
-    high: int
-
-    def share(self, low: float, high: float) -> float:
-        """The share of voxels with low <= HU <= high."""
-        inside = (self.values >= low) & (self.values <= high)
-        return float(self.counts[inside].sum() / self.counts.sum())
-
-    def peak(self, low: float, high: float) -> int:
-        """The commonest value between two HU; `low` where there is none."""
-        inside = (self.values >= low) & (self.values <= high)
-        return int(self.values[inside][self.counts[inside].argmax()]) if inside.any() else int(low)
+METAL_HU = 2000
+COMPANION_HU = 60  # by which a companion's tissue may differ from its image's
 
 
 def audit(volume: Volume) -> Volume:
-    """The volume, repaired where that is certain, with a finding for each repair; run it before resampling.
+    """The volume, repaired where that is certain, with `audit` and a finding for each repair; run before resampling.
 
     Raises:
         CaseError: too thin, no CT, or CT in other units than HU; the message says what was measured.
     """
     _check_thickness(volume.image.shape)
-    histogram = histogram_of(volume.image)
-    findings = list(volume.findings)
-    if _is_offset(histogram):
-        findings.append(
-            f"stored {OFFSET_HU} too high (air at {histogram.peak(*OFFSET_AIR)}, tissue near "
-            f"{histogram.peak(OFFSET_HU - 200, OFFSET_HU + 250)}): {OFFSET_HU} subtracted"
-        )
-        shifted = np.maximum(volume.image, AIR_HU + OFFSET_HU) - np.int16(OFFSET_HU)
-        volume = replace(volume, image=shifted)
-        histogram = histogram_of(shifted)
-    _refuse_what_is_no_ct(histogram)
-    image, padded = clip_padding(volume.image)
-    if padded and histogram.low < AIR_HU:
-        findings.append(f"{padded} voxels below {AIR_HU} HU (lowest {histogram.low}) became {AIR_HU}")
-    _refuse_without_tissue(histogram)
-    companions = {name: clip_padding(other)[0] for name, other in volume.companions.items()}
-    return replace(volume, image=image, companions=companions, findings=tuple(findings))
-
-
-def histogram_of(image: NDArray[np.int16]) -> Histogram:
-    """The histogram of a volume."""
-    step = max(1, round((image.size / SAMPLES) ** (1 / 3)))
-    counts = np.bincount(image[::step, ::step, ::step].ravel().astype(np.int32) + 32768)
-    values = np.flatnonzero(counts)
-    return Histogram(values - 32768, counts[values], int(image.min()), int(image.max()))
-
-
-def clip_padding(image: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
-    """The image with everything below -1024 HU raised to it, and how many voxels that were."""
-    below = int(np.count_nonzero(image < AIR_HU))
-    return (np.maximum(image, np.int16(AIR_HU)) if below else image), below
+    stored = histogram_of(volume.image)
+    reading = _reading(stored)
+    found = _record(stored, reading)
+    findings = (*volume.findings, *_findings(volume.image, reading, found))
+    return replace(volume, image=in_hu(volume.image, found), audit=found, findings=findings)
 
 
 def _check_thickness(shape: tuple[int, ...]) -> None:
@@ -95,49 +46,76 @@ def _check_thickness(shape: tuple[int, ...]) -> None:
     raise CaseError(f"the image {kind}: {shown} voxels (z, y, x), at least {MIN_VOXELS} along each axis are needed.")
 
 
-def _is_offset(histogram: Histogram) -> bool:
-    """True where the whole image is certainly stored as HU + 1024: an air peak at 24 and tissue near 1024."""
-    solid = histogram.share(500, SCANNER_MAXIMUM)
-    tissue = histogram.share(OFFSET_HU + TISSUE_HU[0], OFFSET_HU + TISSUE_HU[1])
-    return (
-        histogram.share(-1000, -100) == 0
-        and OFFSET_HU + 400 < histogram.high <= SCANNER_MAXIMUM
-        and histogram.share(-60, 60) > 0.02
-        and CERTAIN_AIR[0] <= histogram.peak(*OFFSET_AIR) <= CERTAIN_AIR[1]
-        and solid > 0.02
-        and tissue >= OFFSET_TISSUE_SHARE * solid
+def _reading(stored: Histogram) -> Reading:
+    """The stored values as HU: as they are, or under the one certain correction."""
+    as_stored = read_as(stored)
+    if not (doubt := doubt_of(as_stored)):
+        return as_stored
+    mended = certain_correction(stored)
+    if mended is None or doubt_of(mended):
+        raise CaseError(doubt)
+    return mended
+
+
+def in_hu(stored: NDArray[np.int16], found: HuAudit | None) -> NDArray[np.int16]:
+    """Stored values under the repair of an audit, raised to -1024 HU; the same array where nothing changes."""
+    if found is None or (found.scale, found.offset) == (1.0, 0.0):
+        return np.maximum(stored, np.int16(FLOOR_HU)) if stored.min() < FLOOR_HU else stored
+    out = np.empty_like(stored)
+    for plane, corrected in zip(stored, out, strict=True):
+        hu = np.rint(plane * np.float32(found.scale) + np.float32(found.offset))
+        corrected[...] = np.clip(hu, FLOOR_HU, np.iinfo(np.int16).max)
+    return out
+
+
+def check_companion(name: str, companion: NDArray[np.int16], image: NDArray[np.int16]) -> None:
+    """Refuses a companion whose tissue lies at other values than its image's, both on one grid.
+
+    Raises:
+        CaseError: the median of their difference in tissue is beyond what noise and dose can do.
+    """
+    step = max(1, round((image.size / 1e6) ** (1 / 3)))
+    thin = (slice(None, None, step),) * 3
+    tissue = (image[thin] >= TISSUE_HU[0]) & (image[thin] <= TISSUE_HU[1])
+    apart = float(np.median(companion[thin][tissue] - image[thin][tissue].astype(np.int32))) if tissue.any() else 0.0
+    if abs(apart) > COMPANION_HU:
+        raise CaseError(
+            f"the companion {name} differs from its image by {apart:.0f} HU in tissue: their rescales differ; "
+            "export both in HU."
+        )
+
+
+def _record(stored: Histogram, reading: Reading) -> HuAudit:
+    padding, rest = reading.padding, reading.rest
+    return HuAudit(
+        low=stored.low,
+        high=stored.high,
+        air_peak_hu=reading.air,
+        fat_peak_hu=reading.fat,
+        soft_tissue_peak_hu=reading.soft,
+        padding_value=None if padding is None else round((padding - reading.offset) / reading.scale),
+        padded_share=0.0 if padding is None else round(reading.histogram.share(padding, padding), 6),
+        clipped_low=piles_up(rest, top=False),
+        clipped_high=piles_up(rest, top=True),
+        scale=reading.scale,
+        offset=reading.offset,
     )
 
 
-def _refuse_what_is_no_ct(histogram: Histogram) -> None:
-    """Refuses constants, label maps, pictures, MR, normalised and windowed images."""
-    low, high = histogram.low, histogram.high
-    seen = f"values run from {low} to {high}"
-    if low == high:
-        raise CaseError(f"the image is constant: every voxel is {low}; it holds no CT.")
-    if low >= 0 and len(histogram.values) <= MAX_LABEL_VALUES and high < 1000:
-        raise CaseError(
-            f"the image holds only {len(histogram.values)} whole numbers from {low} to {high}: a label map, a mask or "
-            "an 8-bit picture, no CT in HU; name a label <image>_seg so that it goes with its image."
+def _findings(stored: NDArray[np.int16], reading: Reading, found: HuAudit) -> list[str]:
+    """A sentence for each repair, and for values that its source has cut off."""
+    out = []
+    if reading.is_corrected:
+        out.append(
+            f"stored in other units{modes_seen(read_as(histogram_of(stored)))}: {reading.scale:g} x stored "
+            f"{reading.offset:+g} was taken, which brings air to {reading.air}, fat to {reading.fat} and soft tissue "
+            f"to {reading.soft} HU"
         )
-    if low >= 0:
-        raise CaseError(
-            f"{seen}, nothing is negative: no air, no fat, so these are no Hounsfield units (MR, or a lost rescale "
-            "intercept); export the CT with its rescale intercept."
-        )
-    if high - low < MIN_RANGE_HU:
-        raise CaseError(f"{seen}: too narrow for Hounsfield units (normalised?); give the image in HU.")
-    commonest = histogram.share(low, low)
-    if low > -500 and commonest > CLIPPED_SHARE:
-        raise CaseError(f"{seen} and {commonest:.0%} of it is exactly {low}: clipped to a window; give the full HU.")
-
-
-def _refuse_without_tissue(histogram: Histogram) -> None:
-    """Refuses what has air but nothing between fat and contrast-filled organs: a wrong slope or intercept."""
-    tissue, inside = histogram.share(*TISSUE_HU), histogram.share(-500, 32767)
-    if tissue < 0.005 or tissue < 0.2 * inside:
-        raise CaseError(
-            f"only {tissue:.1%} of the voxels lie between {TISSUE_HU[0]} and {TISSUE_HU[1]} HU (fat to organs), "
-            f"{inside:.1%} above -500 HU, values run from {histogram.low} to {histogram.high}: "
-            "a wrong slope or intercept, or no patient; check the rescale of the source."
-        )
+    if reading.histogram.low < FLOOR_HU:
+        below = int(np.count_nonzero(stored < (FLOOR_HU - reading.offset) / reading.scale))
+        out.append(f"{below} voxels below {FLOOR_HU} HU (lowest {reading.histogram.low}) became {FLOOR_HU}")
+    if reading.air is None:
+        out.append("no air in the image: only soft tissue shows that these are Hounsfield units")
+    if found.clipped_high and reading.rest.high < METAL_HU:
+        out.append(f"values pile up at {reading.rest.high} HU: its source clipped them there")
+    return out

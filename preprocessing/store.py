@@ -23,6 +23,7 @@ from preprocessing import layout
 from preprocessing.anatomy import class_names
 from preprocessing.case import AnatomyKind, CaseError, RegionName
 from preprocessing.geometry import Geometry
+from preprocessing.hu_audit import HuAudit
 from preprocessing.layout import Pyramid
 from preprocessing.recipe import Recipe
 from preprocessing.regions import RegionExtent
@@ -52,6 +53,7 @@ class CaseRecord(Config):
     source_geometry: dict[str, list]
     geometry: dict[str, list]
     companions: tuple[str, ...] = ()
+    audit: HuAudit | None = None
     findings: tuple[str, ...] = ()
     signature: str = Field("", description="what duplicates are found by")
     classes: dict[int, str] = Field(default_factory=class_names)

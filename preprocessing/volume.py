@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from preprocessing.case import AnatomyKind
 from preprocessing.geometry import Geometry
+from preprocessing.hu_audit import HuAudit
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Volume:
     """int16 HU (z, y, x) with its geometry; `anatomy` uint8 ids 0-119 and `lesion` uint8 0/1 on the same grid.
 
     `companions` are further int16 HU arrays on the same grid. `findings` are sentences of what was repaired or odd.
+    `audit` is what the HU audit measured, None before it.
     """
 
     image: NDArray[np.int16]
@@ -22,4 +24,5 @@ class Volume:
     anatomy_kind: AnatomyKind = "none"
     lesion: NDArray[np.uint8] | None = None
     companions: dict[str, NDArray[np.int16]] = field(default_factory=dict)
+    audit: HuAudit | None = None
     findings: tuple[str, ...] = ()
