@@ -3,18 +3,29 @@
 A NRRD file whose `space` is missing says nothing of left and right: it is marked as not oriented.
 """
 
+import math
 import re
 from pathlib import Path
 
 import numpy as np
-from SimpleITK import GetArrayFromImage, Image, ImageFileReader, ProcessObject
+import SimpleITK
+from numpy.typing import NDArray
+from SimpleITK import GetArrayFromImage, ImageFileReader, ProcessObject
 
 from preprocessing.case import CaseError
+from preprocessing.packed import data_file, read_packed
 from preprocessing.raster import Raster, checked_geometry
 
 KNOWN_SPACES = {f"{side}-{front}-superior" for side in ("left", "right") for front in ("anterior", "posterior")} - {
     "right-posterior-superior"
 }
+NUMBER_TYPES = {
+    getattr(SimpleITK, f"sitk{vector}{name}"): name.lower()
+    for name in ("Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float32", "Float64")
+    for vector in ("", "Vector")  # a NRRD's list axis of length one
+}
+BEST_RATIO = {"gzip": 1100, "zlib": 1100, "bzip2": 1_000_000}  # no stream packs tighter
+MOST_BYTES_A_LETTER = 4  # an ASCII file: a digit and a space may be a double
 
 ProcessObject.GlobalWarningDisplayOff()
 
@@ -25,8 +36,7 @@ def read_itk(path: Path) -> Raster:
     Raises:
         CaseError: unreadable, cut short, not three-dimensional, several numbers a voxel, or an unknown space.
     """
-    image = _read(path)
-    array = GetArrayFromImage(image)
+    image, array = _read(path)
     size = image.GetDimension()
     spacing = np.asarray(image.GetSpacing())[:3]
     direction = np.asarray(image.GetDirection()).reshape(size, size)[:3, :3]
@@ -37,20 +47,37 @@ def read_itk(path: Path) -> Raster:
     return Raster(array, geometry, oriented=_is_oriented(image, path), findings=findings)
 
 
-def _read(path: Path) -> Image:
-    """The image, checked to be one volume of plain numbers before its voxels are read."""
+def _read(path: Path) -> tuple[ImageFileReader, NDArray]:
+    """The header, checked to be one volume of plain numbers, and then its voxels."""
     _check_dimensions(path)
     reader = ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         _check_shape(reader, path)
-        return reader.Execute()
-    except (RuntimeError, MemoryError) as error:
+        return reader, _voxels(reader, path)
+    except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
         raise CaseError(
             f"{path.name} is damaged, cut short or no {path.suffix} file ({_last_line(error)}); "
             "copy or export it again."
         ) from error
+
+
+def _voxels(reader: ImageFileReader, path: Path) -> NDArray:
+    """The voxels; refuses a header that promises more of them than the file can hold, before memory is asked for."""
+    kind = NUMBER_TYPES.get(reader.GetPixelID())
+    if kind is None:
+        raise CaseError(f"{path.name}: voxels of type {reader.GetPixelIDValue()} are no plain numbers; it is no CT.")
+    shape = reader.GetSize()[::-1]
+    promised = math.prod(shape) * np.dtype(kind).itemsize
+    data = data_file(path)
+    if data is not None:
+        held = data.path.stat().st_size * (BEST_RATIO[data.packed] if data.packed else MOST_BYTES_A_LETTER)
+        if promised > held:
+            raise CaseError(f"{path.name}: the header promises {promised} bytes, the file holds fewer; copy it again.")
+        if data.packed:
+            return read_packed(data, shape, kind, path.name)
+    return GetArrayFromImage(reader.Execute())
 
 
 def _check_dimensions(path: Path) -> None:
@@ -70,7 +97,7 @@ def _check_shape(reader: ImageFileReader, path: Path) -> None:
     """Refuses what is not one three-dimensional volume of plain numbers."""
     size, dimension = reader.GetSize(), reader.GetDimension()
     sizes = " x ".join(str(n) for n in size)
-    if dimension < 3:
+    if dimension < 3 or min(size) < 1:
         raise CaseError(f"{path.name} is {dimension}-D ({sizes}); a CT volume has three axes.")
     if any(n > 1 for n in size[3:]):
         raise CaseError(f"{path.name} is {dimension}-D ({sizes}: several volumes in one file); give one file a volume.")
@@ -80,7 +107,7 @@ def _check_shape(reader: ImageFileReader, path: Path) -> None:
         )
 
 
-def _is_oriented(image: Image, path: Path) -> bool:
+def _is_oriented(image: ImageFileReader, path: Path) -> bool:
     """False for a NRRD without a space; refuses a space that ITK passes on unconverted."""
     if path.suffix.lower() not in (".nrrd", ".nhdr"):
         return True

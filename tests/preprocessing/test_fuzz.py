@@ -1,0 +1,135 @@
+"""Damaged files of every format: refused with a sentence or read as any other reader reads them; nothing else."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz_files import FORMATS, damage, write_healthy
+from fuzz_readers import judge, read_independently, seal
+from fuzz_worker import Worker, WorkerDiedError
+
+from preprocessing.geometry import Geometry
+from preprocessing.resample import resample
+from preprocessing.volume import Volume
+
+SECONDS = 10
+NEAR_MM = 0.05
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    worker = Worker(judge, SECONDS)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(scope="module")
+def others():
+    worker = Worker(read_independently, SECONDS)
+    yield worker
+    worker.close()
+
+
+def alike(one, other) -> bool:
+    """The same values at the same places."""
+    if [a.shape for a in one[:3]] != [b.shape for b in other[:3]]:
+        return False
+    same_place = all(np.allclose(a, b, atol=NEAR_MM) for a, b in zip(one[1:3], other[1:3], strict=True))
+    return same_place and bool(np.array_equal(one[0], other[0]))
+
+
+class Campaign:
+    """Damages one healthy image again and again and sorts what comes of it."""
+
+    def __init__(self, folder: Path, kind: str, decoder: Worker, others: Worker) -> None:
+        self.kind, self.decoder, self.others = kind, decoder, others
+        self.paths = write_healthy(folder, kind)
+        self.files = {path: path.read_bytes() for path in self.paths}
+        outcome, self.healthy = self.judge()
+        assert outcome == "accepted", self.healthy
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    def image(self) -> list[str]:
+        found = [str(path) for path in self.paths if path.exists()]
+        return found if self.kind == "dcm" else [str(self.paths[0])]
+
+    def judge(self):
+        return self.decoder(self.image())
+
+    def damage(self, seed: int) -> None:
+        for path, data in damage(self.files, self.kind, np.random.default_rng(seed)).items():
+            path.unlink() if data is None else path.write_bytes(data)
+
+    def heal(self) -> None:
+        for path, data in self.files.items():
+            path.write_bytes(data)
+
+    def run(self, seed: int) -> None:
+        self.damage(seed)
+        try:
+            outcome = self._outcome()
+        except WorkerDiedError as error:
+            outcome = f"killed: {error}"
+        self.heal()
+        self.counts[outcome.split(":")[0]] += 1
+        if outcome.split(":")[0] not in ("refused", "unchanged", "as others read it"):
+            self.failures.append(f"{self.kind} seed {seed}: {outcome}")
+
+    def _outcome(self) -> str:
+        outcome, result = self.judge()
+        if outcome != "accepted":
+            return outcome if outcome == "refused" else f"{outcome}: {result}"
+        if alike(result, self.healthy):
+            return "unchanged"
+        try:
+            readings = self.others(self.image())
+        except WorkerDiedError as error:
+            return f"wrong: other readers die of it ({error})"
+        if any(alike(result, reading) for reading in readings):
+            return "as others read it"
+        shown = [(r[0].shape, r[1].tolist(), r[2].tolist()) for r in (result, *readings)]
+        return f"wrong: sealed {shown[0]}, others read {shown[1:]}"
+
+
+def campaign(tmp_path, kind: str, decoder: Worker, others: Worker, seeds) -> None:
+    fuzz = Campaign(tmp_path / "files", kind, decoder, others)
+    for seed in seeds:
+        fuzz.run(seed)
+    print(f"{kind}: {fuzz.counts.total()} inputs, {dict(fuzz.counts)}")
+    assert not fuzz.failures, "\n".join(fuzz.failures)
+    assert fuzz.counts["refused"] > 0.2 * fuzz.counts.total()
+    assert fuzz.counts["refused"] < fuzz.counts.total()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_damaged_file_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others):
+    campaign(tmp_path, kind, decoder, others, range(60 if kind == "dcm" else 180))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_damaged_file_is_sealed_as_it_was_read_or_quarantined_with_the_same_reason(tmp_path, kind, decoder):
+    sealer = Worker(seal, 60)
+    fuzz = Campaign(tmp_path / "files", kind, decoder, sealer)
+    for seed in range(500, 508):
+        fuzz.damage(seed)
+        outcome, result = fuzz.judge()
+        status, stored = sealer(fuzz.image(), str(tmp_path / "lake"))
+        fuzz.heal()
+        if outcome == "refused":
+            assert (status, stored) == ("quarantined", result)
+            continue
+        assert status == "sealed", stored
+        geometry = Geometry.from_dict(result[3])
+        volume = resample(Volume(result[0], geometry), 4.0)
+        assert np.array_equal(stored[0], volume.image)
+        assert np.allclose(stored[1], 4.0)
+        assert np.allclose(stored[2], volume.geometry.origin_mm)
+    sealer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_damaged_file_of_many_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others):
+    campaign(tmp_path, kind, decoder, others, range(10_000, 10_300 if kind == "dcm" else 12_500))
