@@ -41,7 +41,7 @@ def judge(paths: list[str]) -> tuple[str, object]:
 
 
 def seal(paths: list[str], lake_folder: str) -> tuple[str, object]:
-    """("sealed", (stored image, spacing, origin)) or ("quarantined", reason) of one image after the whole conversion."""
+    """("sealed", (stored image, spacing, origin)) or ("quarantined", reason) after the whole conversion."""
     lake, source = open_lake(lake_folder), FolderSource(path=str(Path(paths[0]).parent))
     case = Case(source="folder", id="fuzz", patient="fuzz", image=tuple(paths))
     row = convert_case(case, source, RECIPE, lake)
@@ -54,7 +54,11 @@ def seal(paths: list[str], lake_folder: str) -> tuple[str, object]:
 def read_independently(paths: list[str]) -> list[Reading]:
     """The same image by other readers; those that cannot read it are left out."""
     suffix = Path(paths[0].removesuffix(".gz")).suffix
-    readers = {".nii": [_by_nibabel, _by_itk], ".hdr": [_by_nibabel, _by_itk], ".nrrd": [_by_pynrrd, _by_itk]}
+    readers = {
+        ".nii": [_by_nibabel, _by_itk, _by_qform],
+        ".hdr": [_by_nibabel, _by_itk, _by_qform],
+        ".nrrd": [_by_pynrrd, _by_itk],
+    }
     readers |= {".nhdr": [_by_pynrrd, _by_itk], ".mha": [_by_hand, _by_itk], ".mhd": [_by_hand, _by_itk]}
     out = []
     for read in readers.get(suffix, [_by_gdcm, _by_elements]):
@@ -72,6 +76,16 @@ def _by_nibabel(paths: list[str]) -> Reading:
     image = nib.load(paths[0])
     array = np.asarray(image.get_fdata()).reshape(image.shape[:3])
     affine = np.diag([-1, -1, 1, 1]) @ image.affine
+    return array.transpose(2, 1, 0), affine[:3, :3][::-1, ::-1], affine[:3, 3][::-1]
+
+
+def _by_qform(paths: list[str]) -> Reading:
+    """For a header whose sform is no affine at all."""
+    image = nib.load(paths[0])
+    if np.isfinite(image.affine).all():
+        raise ValueError("its sform is usable")
+    affine = np.diag([-1, -1, 1, 1]) @ image.get_qform()
+    array = np.asarray(image.get_fdata()).reshape(image.shape[:3])
     return array.transpose(2, 1, 0), affine[:3, :3][::-1, ::-1], affine[:3, 3][::-1]
 
 
