@@ -22,7 +22,17 @@ from preprocessing.raster import INT16, MAX_VOXELS, Raster, checked_geometry
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 GZIP_BEST_RATIO = 1100  # deflate cannot pack tighter
-READ_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, ImageFileError, zlib.error)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    ImageFileError,
+    zlib.error,
+)
 READ_ERRORS += (cast(type[Exception], isal_zlib.error),)  # its stub takes the class for an instance
 
 
