@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ct_samples import rotation
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from preprocessing.decode import decode_image
@@ -65,8 +65,7 @@ def _one_volume_of_four_axes(image):
 
 
 def _floats_with_slope(image):
-    image.header.set_data_dtype(np.float32)
-    image = nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float32), image.affine)
+    image = nib.Nifti1Image((np.asarray(image.dataobj) + np.float32(1024)) * 4, image.affine)
     image.header.set_slope_inter(0.25, -1024)
     return image
 
@@ -142,9 +141,9 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-@given(images(), st.floats(1.5, 4.0))
-@settings(max_examples=4, deadline=None, derandomize=True, database=None)
-def test_a_landmark_keeps_its_place_through_decoder_and_converter(name, made, target):
+@given(images(), st.floats(0.7, 1.0))
+@settings(max_examples=4, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+def test_a_landmark_keeps_its_place_through_decoder_and_converter(name, made, finer):
     array, affine, at = made
     with tempfile.TemporaryDirectory() as folder:
         path, place = WRITERS[name](Path(folder), array, affine, at)
@@ -152,7 +151,7 @@ def test_a_landmark_keeps_its_place_through_decoder_and_converter(name, made, ta
     brightest = np.unravel_index(decoded.array.argmax(), decoded.array.shape)
     assert np.abs(decoded.geometry.world(brightest)[::-1] - place).max() < 0.01
     assert np.array_equal(np.sort(decoded.array, axis=None), np.sort(array, axis=None))
-    out = resample(Volume(decoded.array, decoded.geometry), target)
+    out = resample(Volume(decoded.array, decoded.geometry), finer * min(decoded.geometry.spacing_mm))
     weight = np.maximum(out.image + 1000.0, 0)
     centre = sum(weight.sum(tuple({0, 1, 2} - {a})) @ np.arange(n) * np.eye(3)[a] for a, n in enumerate(weight.shape))
     apart = np.abs(out.geometry.world(centre / weight.sum())[::-1] - place)
