@@ -20,7 +20,7 @@ from preprocessing.sources.registry import SOURCES, make_source
 from training.config import FINETUNE_PRESETS, PRETRAIN_PRESETS, FinetuneConfig, FinetuneTask, PretrainConfig
 
 Preset = Literal["tiny", "paper"]
-RecipeName = Literal["demo", "paper"]
+RecipeName = Literal["demo", "paper", "segmented"]
 DEMO_PATIENTS = 36
 
 

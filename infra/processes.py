@@ -159,7 +159,7 @@ def end(home: Path) -> list[str]:
 
 @contextlib.contextmanager
 def locked(home: Path) -> Generator[None]:
-    """Only one command at a time starts or ends services of one state folder."""
+    """Only one process at a time is inside, for one folder."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "services.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

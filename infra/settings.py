@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,10 +23,30 @@ class Settings(BaseSettings):
     s3_region: str = Field("us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI")
 
-    @field_validator("home")
+    totalsegmentator: str = Field("", description="its command; empty = looked up on PATH")
+    totalsegmentator_device: Literal["gpu", "cpu"] = "gpu"
+    totalsegmentator_timeout_s: int = Field(3600, ge=1, description="for one case")
+    totalseg_home: Path = Field(
+        Path("~/.totalsegmentator"), validate_default=True, validation_alias="TOTALSEG_HOME_DIR"
+    )
+    totalseg_weights: Path | None = Field(None, validation_alias="TOTALSEG_WEIGHTS_PATH")
+
+    @field_validator("home", "totalseg_home", "totalseg_weights")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return Path(os.path.abspath(home.expanduser()))  # noqa: PTH100 - keeps symbolic links as the user wrote them
+    def _absolute(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symbolic links as the user wrote them
+
+    @field_validator("totalsegmentator")
+    @classmethod
+    def _absolute_command(cls, command: str) -> str:
+        return absolute_url(command) if os.sep in command else command
+
+    @property
+    def totalsegmentator_weights(self) -> Path:
+        """The folder of its weights, found as the tool itself does."""
+        return self.totalseg_weights or self.totalseg_home / "nnunet" / "results"
 
     @property
     def lake_url(self) -> str:

@@ -35,6 +35,7 @@ from preprocessing.region_split import split_regions
 from preprocessing.regions import RegionExtent
 from preprocessing.resample import resample, resample_onto
 from preprocessing.seal import read_seal
+from preprocessing.segmenter import with_anatomy
 from preprocessing.sources.base import Source
 from preprocessing.store import CaseRecord, open_case, seal_case, write_case
 from preprocessing.volume import Volume
@@ -72,6 +73,7 @@ def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> Manife
     key = case_key(recipe, case, input_of(case, checksums))
     if (seal := read_seal(lake, key)) is None:
         volume, source_geometry = read_resampled(case, recipe.spacing_mm)
+        volume = with_anatomy(volume, case, input_of(case, checksums), recipe, lake)
         pyramid, regions, findings = build_pyramid(volume, case, recipe)
         record = _record(case, recipe, volume, source_geometry, pyramid, regions, findings, checksums)
         with _lake_trouble(case, lake):

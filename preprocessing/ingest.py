@@ -23,6 +23,7 @@ from preprocessing.manifest import Manifest, ManifestRow, commit, read_manifest
 from preprocessing.origins import remember_root, source_root
 from preprocessing.preview import contact_sheet, preview_key, sheet_key
 from preprocessing.recipe import Recipe
+from preprocessing.segmenter import require_segmenter
 from preprocessing.sources.base import Source
 
 logger = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ def _ingest_source(
     rows = [row for _, row in looked_up if row]
     unchanged = len(rows)
     pending = [case for case, row in looked_up if row is None]
+    require_segmenter(recipe, pending, workers.settings)
     report = on_progress or (lambda *_: None)
     report(name, unchanged, len(cases), None)
     for row in _convert_all(lake, recipe, source, pending, workers):

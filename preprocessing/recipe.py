@@ -19,6 +19,18 @@ class SplitRule(Config):
     salt: str = "meddiff-1"
 
 
+class Segmenter(Config):
+    """The tool that names the organs of cases without full labels, with all that decides its answer.
+
+    Where its command and weights lie, and whether a GPU runs it, are settings of the machine.
+    """
+
+    tool: Literal["totalsegmentator"] = "totalsegmentator"
+    version: str = Field("2.18.0", description="the only version that may run")
+    task: Literal["total"] = Field("total", description="its 117 classes are the first 117 of ours")
+    fast: bool = Field(False, description="the 3 mm model instead of the 1.5 mm ones")
+
+
 class Recipe(Config):
     """Spacing, pyramid, chunks, codec and rules of a stored case. `paper` is the default of every command."""
 
@@ -31,12 +43,20 @@ class Recipe(Config):
     shard: int = Field(256, ge=8, description="edge of a shard in voxels, a multiple of chunk")
     codec: Literal["lz4-bitshuffle", "zstd3-shuffle"] = "lz4-bitshuffle"
     body_threshold_hu: int = Field(-800, description="air is the outer component below it (SPEC §2.3)")
+    segmenter: Segmenter | None = Field(
+        None, description="names the organs of cases without full labels; none = no tool"
+    )
     split: SplitRule = SplitRule()
 
 
 def paper() -> Recipe:
     """1, 2 and 4 mm, 128³ thumbnails, 90/5/5 by patient: the paper's data."""
     return Recipe()
+
+
+def segmented() -> Recipe:
+    """The paper's data with the anatomy of every case that has no full labels by TotalSegmentator."""
+    return paper().replace(name="segmented", segmenter=Segmenter())
 
 
 def demo() -> Recipe:
@@ -51,4 +71,4 @@ def demo() -> Recipe:
     )
 
 
-RECIPES = {"paper": paper, "demo": demo}
+RECIPES = {"paper": paper, "segmented": segmented, "demo": demo}

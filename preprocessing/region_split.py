@@ -50,7 +50,7 @@ def split_regions(
         regions, more = _of_full_map(bounds, extents, geometry, declared)
     elif declared:
         regions = tuple(RegionExtent(name=name, z_start=0, z_stop=geometry.shape[0]) for name in declared)
-        more = _contradictions(bounds, declared)
+        more = _contradictions(bounds, geometry, declared)
     else:
         regions, more = _of_evidence(bounds, geometry, image)
     return regions, findings + more
@@ -65,13 +65,13 @@ def _of_full_map(bounds: AllBounds, extents: ClassExtents, geometry: Geometry, d
         findings += (f"chest without a heart: {extents.volume('heart'):.0f} mL of it are labelled",)
     if not regions and not findings:
         findings = ("no region: the map of the organs shows none",)
-    return regions, findings + missing + _contradictions(bounds, declared) + _region_order(bounds)
+    return regions, findings + missing + _contradictions(bounds, geometry, declared) + _region_order(bounds)
 
 
-def _contradictions(bounds: AllBounds, declared: Sequence[RegionName]) -> tuple[str, ...]:
-    """Regions that the labels show although the source declares others only."""
-    more = [name for name, bound in bounds.items() if bound and declared and name not in declared]
-    return tuple(f"the labels also show {name}, which is not declared: left out" for name in more)
+def _contradictions(bounds: AllBounds, geometry: Geometry, declared: Sequence[RegionName]) -> tuple[str, ...]:
+    """Regions of full length that the labels show although the source declares others only."""
+    shown, _ = _emit({name: bound for name, bound in bounds.items() if name not in declared}, geometry)
+    return tuple(f"the labels also show {region.name}, which is not declared: left out" for region in shown if declared)
 
 
 def _of_evidence(bounds: AllBounds, geometry: Geometry, image: NDArray[np.int16]) -> Split:
@@ -110,7 +110,7 @@ def _region_order(bounds: AllBounds) -> tuple[str, ...]:
     findings = []
     if head and chest and head[0] < chest[1] - HEAD_OVERLAP_MM:
         findings.append(f"region_order: head_neck begins {chest[1] - head[0]:.0f} mm below the top of the chest")
-    if chest and abdomen and not (chest[0] > abdomen[0] and chest[1] > abdomen[1]):
+    if chest and abdomen and (chest[0] < abdomen[0] or chest[1] < abdomen[1]):
         findings.append("region_order: chest does not lie above abdomen")
     if head and abdomen and head[0] < abdomen[1]:
         findings.append("region_order: head_neck does not lie above abdomen")
