@@ -7,6 +7,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -16,6 +17,8 @@ from prefect.events import emit_event
 
 from flows.progress import tell
 from infra.lake import Lake
+from preprocessing.preview import sheet_key
+from preprocessing.recipe import Recipe
 
 UPDATE_EVERY_S = 3.0
 DATASET_EVENT = "prefect.asset.materialization.succeeded"
@@ -50,6 +53,17 @@ def publish_table(name: str, rows: list[dict[str, Any]], description: str) -> No
 def publish_note(name: str, markdown: str) -> None:
     """A note in Prefect's pages: what a stage did and where its results lie."""
     create_markdown_artifact(markdown=markdown, key=artifact_key(name))
+
+
+def publish_sheet(lake: Lake, recipe: Recipe, source: str) -> str:
+    """A link to a source's contact sheet in Prefect's pages, and its address; "" where the lake has none."""
+    key = sheet_key(recipe, source)
+    if not lake.exists(key):
+        return ""
+    link = lake.link(key)
+    text = f"contact sheet of {source}, recipe {recipe.name}"
+    create_link_artifact(link=link, link_text=text, key=artifact_key(f"contact sheet {source}"), description=text)
+    return link
 
 
 def announce_manifest(lake: Lake, recipe: str, number: int, fingerprint: str) -> None:

@@ -7,7 +7,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from flows.artifacts import announce_manifest, publish_table, stage_progress
+from flows.artifacts import announce_manifest, publish_sheet, publish_table, stage_progress
 from flows.params import SourceSpec, StageParams, demo_phantom
 from infra.errors import UserError
 from infra.lake import open_lake
@@ -65,7 +65,10 @@ def ingest_sources(params: IngestParams) -> Manifest:
     manifest = read_manifest(lake, recipe)
     if manifest.fingerprint != before.fingerprint:
         announce_manifest(lake, recipe.name, manifest.number, manifest.fingerprint)
-    publish_table("ingest sources", source_counts(manifest), f"cases per source, recipe {recipe.name}")
+    table = [
+        {**row, "contact sheet": publish_sheet(lake, recipe, str(row["source"]))} for row in source_counts(manifest)
+    ]
+    publish_table("ingest sources", table, f"cases per source, recipe {recipe.name}")
     if failures:
         raise UserError("; ".join(failures))
     return manifest

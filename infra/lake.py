@@ -34,6 +34,7 @@ MARKER = "lake.json"
 ZarrMode = Literal["r", "r+", "a", "w-"]
 CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
 WRITES_AT_ONCE = 4
+SIGNED_SECONDS = 7 * 24 * 3600  # the longest that S3 signs for
 TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
 
 
@@ -63,6 +64,10 @@ class S3Objects:
     def path(self, key: str) -> Path | None:
         """A bucket has no local path."""
         return None
+
+    def link(self, key: str) -> str:
+        """An address signed for a week."""
+        return self.files.sign(f"{self.root}/{key}", expiration=SIGNED_SECONDS)
 
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
@@ -185,6 +190,10 @@ class Lake:
     def url_of(self, key: str) -> str:
         """Absolute path or s3 url of a key."""
         return f"{self.url.rstrip('/')}/{key}"
+
+    def link(self, key: str) -> str:
+        """An address that a browser opens: `file://`, or `https://` signed for a week."""
+        return self._files.link(key)
 
     def local_path(self, key: str) -> Path | None:
         """The key's path where the lake is a folder, None where it is a bucket."""

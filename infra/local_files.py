@@ -19,6 +19,10 @@ class LocalFiles:
         """The file of a key."""
         return self.root / key
 
+    def link(self, key: str) -> str:
+        """The file's address for a browser on this machine."""
+        return self.path(key).as_uri()
+
     def exists(self, key: str) -> bool:
         """Whether the file is there."""
         return self.path(key).is_file()

@@ -1,7 +1,9 @@
 """The flows around fake stages: what is called with what, what is told to Prefect and MLflow, what is left out."""
 
+import json
 import sys
 import types
+import urllib.request
 from dataclasses import replace
 
 import pandas as pd
@@ -25,6 +27,7 @@ from infra.errors import UserError
 from preprocessing import recipe
 from preprocessing.ingest import IngestSummary
 from preprocessing.manifest import commit, read_manifest
+from preprocessing.preview import sheet_key
 from training.config import ModelConfig
 from training.runs import RunSeal, finetune_key, finished_run, pretrain_key, seal_key
 
@@ -133,6 +136,17 @@ def test_ingest_leaves_progress_and_a_table_of_counts(lake, stages, events):
     assert progress[-1].data == 100.0
     table = [artifact for artifact in _artifacts("table") if artifact.key == "ingest-sources"][-1]
     assert '"sealed": 6' in table.data
+
+
+def test_the_table_and_a_link_lead_to_the_contact_sheet(lake, stages, events):
+    lake.write(sheet_key(recipe.demo(), "phantom"), b"a picture")
+    ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
+    link = lake.link(sheet_key(recipe.demo(), "phantom"))
+    assert urllib.request.urlopen(link).read() == b"a picture"
+    links = [artifact for artifact in _artifacts("link") if artifact.key == "contact-sheet-phantom"]
+    table = [artifact for artifact in _artifacts("table") if artifact.key == "ingest-sources"][-1]
+    assert f"]({link})" in links[-1].data
+    assert json.loads(table.data)[0]["contact sheet"] == link
 
 
 def test_a_source_that_cannot_be_listed_does_not_stop_the_others(lake, stages, events, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,6 +32,11 @@ def test_what_is_written_is_read_listed_and_deleted(lake):
     lake.delete("a/d")
     lake.delete("a/d")
     assert lake.list() == ["a/b/c.txt", "lake.json"]
+
+
+def test_a_link_opens_without_any_credential(lake):
+    lake.write("previews/a b#c.png", b"picture")
+    assert urllib.request.urlopen(lake.link("previews/a b#c.png")).read() == b"picture"
 
 
 def test_a_missing_object_is_a_file_not_found(lake):
