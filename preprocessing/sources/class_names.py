@@ -32,3 +32,9 @@ def class_of(name: str) -> int | None:
     bare = turned.replace("_gland", "")
     candidates = (plain, turned, bare, bare.replace("adrenal", "adrenal_gland"))
     return next((ids[known] for known in candidates if known in ids), None)
+
+
+def organ_of(lesion_name: str) -> int | None:
+    """The class of the organ that a tumour's name says it lies in (`liver tumour`: liver), None where it says none."""
+    rest = re.sub(rf"\w*({LESION_NAME.pattern})\w*", "", lesion_name.replace("_", " "), flags=re.IGNORECASE)
+    return class_of(rest) if rest.strip() else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import LESION, AnatomyKind, LabelFile
 from preprocessing.dicom_header import DicomHeader
-from preprocessing.sources.class_names import class_of
+from preprocessing.sources.class_names import class_of, organ_of
 from preprocessing.sources.naming import core, is_anatomy, is_lesion
 from preprocessing.sources.pairing import LABELS_SPLIT
 
@@ -54,7 +54,7 @@ def meanings(paths: list[Path], image_core: tuple[str, ...], dicom: Sequence[Dic
         out.notes.append(f"{unused} further label files not used: {whole[0].name} names the anatomy")
     organs = {id_ for label in out.labels for _, id_ in label.classes} - {LESION}
     if organs:
-        out.anatomy = "full" if whole or len(organs) == len(IDENTITY) else "partial"
+        out.anatomy = "full" if len(organs) == len(IDENTITY) else "partial"
     return out
 
 
@@ -120,12 +120,12 @@ def vertebra_map(path: Path) -> LabelFile:
 
 
 def declared_map(path: Path, declared: dict[int, str]) -> LabelFile:
-    """A label file with named values; where it names one organ only, its lesion voxels keep that organ."""
+    """A label file with named values; a lesion keeps the organ that its name says, else the only one there is."""
     pairs = [(value, id_) for value, name in sorted(declared.items()) if (id_ := class_of(name)) is not None]
     organs = [id_ for _, id_ in pairs if id_ != LESION]
-    if len(organs) == 1:
-        pairs += [(value, organs[0]) for value, id_ in pairs if id_ == LESION]
-    return LabelFile(path=str(path), classes=tuple(pairs))
+    only = organs[0] if len(organs) == 1 else None
+    lesions = [(value, organ_of(declared[value]) or only) for value, id_ in pairs if id_ == LESION]
+    return LabelFile(path=str(path), classes=(*pairs, *((value, organ) for value, organ in lesions if organ)))
 
 
 def unnamed(declared: dict[int, str]) -> list[str]:
