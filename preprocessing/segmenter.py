@@ -1,8 +1,8 @@
-"""Full anatomy for a scan whose source has none, where the recipe asks for it.
+"""Full anatomy for a volume whose source has none, where the recipe asks for it.
 
 What the tool found is kept in the lake, created exclusively: whoever was first decides, so that a killed or doubled
-conversion, or another recipe, gets the same map, although a GPU does not give the same bytes twice. Organs that the
-source itself labels stay the source's.
+conversion gets the same map, although a GPU does not give the same bytes twice. Organs that the source itself labels
+stay the source's.
 """
 
 import tempfile
@@ -41,13 +41,13 @@ def require_segmenter(recipe: Recipe, cases: Sequence[Case], settings: Settings)
 
 
 def segmentation_key(recipe: Recipe, case: Case, input_: str) -> str:
-    """Where a case's segmentation lies: `segmentations/<tool and decoder>/<source>/<case>/<input>.nii.gz`."""
-    tool = fingerprint({"segmenter": recipe.model_dump(mode="json")["segmenter"], "version": recipe.version})
-    return f"segmentations/{tool}/{case.source}/{quote(case.id, safe='/ +,=@')}/{input_}.nii.gz"
+    """Where a case's segmentation lies: `segmentations/<tool, code and grid>/<source>/<case>/<input>.nii.gz`."""
+    decides = recipe.model_dump(mode="json", include={"segmenter", "version", "spacing_mm"})
+    return f"segmentations/{fingerprint(decides)}/{case.source}/{quote(case.id, safe='/ +,=@')}/{input_}.nii.gz"
 
 
 def with_anatomy(scan: Volume, case: Case, input_: str, recipe: Recipe, lake: Lake) -> Volume:
-    """The scan, on its own grid, with the anatomy that its recipe asks for; as it is where it has a full one.
+    """The volume, on its own grid, with the anatomy that its recipe asks for; as it is where it has a full one.
 
     Raises:
         UserError: the tool is not there.

@@ -107,8 +107,8 @@ def real_maps(real_data) -> dict[str, tuple[np.ndarray, object]]:
     for case in FolderSource(path=str(real_data)).cases():
         if case.anatomy == "full":
             volume = resample(read_volume(case), 3.0)
-            body = body_mask(volume.image, 3.0)
-            maps[case.id] = complete_anatomy(body, volume.anatomy, "full"), volume.geometry
+            complete_anatomy(body_mask(volume.image, 3.0), volume.anatomy, "full")
+            maps[case.id] = volume.anatomy, volume.geometry
     return maps
 
 

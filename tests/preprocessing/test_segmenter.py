@@ -129,21 +129,22 @@ def test_a_segmentation_is_made_once_and_used_again(tool, lake, source, monkeypa
     key = segmentation_key(SEGMENTED, case, input_of(case, file_checksums(case)))
     assert lake.exists(key)
     monkeypatch.setenv("PEER", "fail")
-    finer = convert(source, lake, SEGMENTED.replace(name="finer", spacing_mm=3.0))
-    assert finer.status == "sealed"
-    assert finer.key != first.key
+    again = convert(source, lake, SEGMENTED.replace(name="other chunks", chunk=8))
+    assert again.status == "sealed"
+    assert again.key != first.key
     assert len(calls(tool)) == 1
 
 
-def test_a_decoder_or_tool_of_another_version_does_not_use_it(source):
+def test_another_grid_or_version_does_not_use_it(source):
     case = source.case(0)
     recipes = [
         SEGMENTED,
         SEGMENTED.replace(version=99),
+        SEGMENTED.replace(spacing_mm=3.0),
         SEGMENTED.replace(segmenter=Segmenter(fast=True)),
         SEGMENTED.replace(segmenter=Segmenter(version="2.17.0")),
     ]
-    assert len({segmentation_key(recipe, case, "0" * 16) for recipe in recipes}) == 4
+    assert len({segmentation_key(recipe, case, "0" * 16) for recipe in recipes}) == 5
 
 
 @pytest.mark.parametrize(
