@@ -13,7 +13,7 @@ from infra.fingerprint import fingerprint
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 
-MEASUREMENT_VERSION = 1  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 2  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (
@@ -114,6 +114,7 @@ class EvaluateConfig(Config):
     overlap: float = Field(0.5, ge=0, lt=1, description="of sliding windows")
     max_batch: int = Field(8, ge=1, description="windows per network call")
     precision: Literal["bf16", "fp32"] = "bf16"
+    threads: int = Field(0, ge=0, description="CPU threads of the networks, which the last digits depend on; 0 = all")
     class_mean_cases: int = Field(40, ge=1, description="training cases per region behind the label-mean baseline")
     synthesis: SynthesisConfig = SynthesisConfig()
     denoising: DenoisingConfig = DenoisingConfig()
@@ -132,6 +133,7 @@ def tiny() -> EvaluateConfig:
     return EvaluateConfig(
         preset="tiny",
         max_batch=4,
+        threads=2,
         class_mean_cases=12,
         synthesis=SynthesisConfig(cases=2, steps=12),
         denoising=DenoisingConfig(

@@ -28,7 +28,7 @@ from infra.settings import Settings
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.launch import load_network
-from training.precision import default_device, place
+from training.precision import cpu_threads, default_device, place
 from training.runs import finished_run, run_exists, seal_key
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def evaluate(
         if manifest.sealed(split="test").empty:
             raise UserError(f"{lake.url} has no test case of recipe {recipe.name!r}: ingest more patients first")
         context = open_context(lake, recipe, manifest, config, base_key, control_keys)
-        found = measure(context, on_log, run)
+        with cpu_threads(config.threads):
+            found = measure(context, on_log, run)
         done = _write(lake, key, context, base_key, control_keys, found)
     if track and run_exists(lake, key):
         publish(lake, done, settings)

@@ -21,7 +21,7 @@ from training.config import FINETUNE_PRESETS, PRETRAIN_PRESETS, FinetuneConfig, 
 
 Preset = Literal["tiny", "paper"]
 RecipeName = Literal["demo", "paper", "segmented"]
-DEMO_PATIENTS = 36
+DEMO_PATIENTS = 24
 
 
 def _known(name: str) -> str:

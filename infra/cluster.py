@@ -60,7 +60,10 @@ def open_cluster(address: str = "", workers: int = 0) -> Generator[Client]:
         UserError: nobody answers at the address.
     """
     environment = {**dict.fromkeys(LIBRARY_THREADS, "1"), "MALLOC_TRIM_THRESHOLD_": "65536"}
-    with dask.config.set({**DASK_CONFIG, "distributed.nanny.pre-spawn-environ": environment}):
+    with (
+        _kept_as_it_is(environment),
+        dask.config.set({**DASK_CONFIG, "distributed.nanny.pre-spawn-environ": environment}),
+    ):
         if address:
             with _connect(address) as client:
                 client.register_plugin(SingleThreaded())
@@ -79,6 +82,20 @@ def open_cluster(address: str = "", workers: int = 0) -> Generator[Client]:
         ):
             client.register_plugin(SingleThreaded())
             yield client
+
+
+@contextmanager
+def _kept_as_it_is(names: Iterable[str]) -> Generator[None]:
+    """Dask writes its workers' environment into this process too: one thread for all that is loaded afterwards."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def fan_out(

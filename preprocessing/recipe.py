@@ -60,14 +60,17 @@ def segmented() -> Recipe:
 
 
 def demo() -> Recipe:
-    """4, 8 and 16 mm, 32³ thumbnails, 60/15/25 by patient: two CPU cores in minutes."""
+    """4, 8 and 16 mm, 32³ thumbnails, 60/15/25 by patient: two CPU cores in minutes.
+
+    Its salt is the first, counting up, under which the demonstration's 24 phantoms fill every split of every region.
+    """
     return Recipe(
         name="demo",
         spacing_mm=4.0,
         thumbnail_size=32,
         chunk=32,
         shard=128,
-        split=SplitRule(train=0.60, val=0.15),
+        split=SplitRule(train=0.60, val=0.15, salt="meddiff-84"),
     )
 
 

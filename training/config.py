@@ -81,13 +81,15 @@ def tiny() -> PretrainConfig:
         anatomy_channels=8,
     )
     train = TrainConfig(
-        iterations=200,
+        iterations=160,
         batch_size=2,
         accumulate=1,
         learning_rate=1.5e-3,
         warmup=15,
         ema_decay=0.99,
-        checkpoint_every=70,
+        validate_every=40,
+        validation_samples=18,
+        checkpoint_every=80,
     )
     return PretrainConfig(preset="tiny", model=model, train=train)
 
@@ -98,8 +100,8 @@ def paper() -> PretrainConfig:
 
 
 def tiny_finetune(task: FinetuneTask) -> FinetuneConfig:
-    """40 iterations on top of the tiny model; super-resolution by 2."""
-    train = tiny().train.replace(iterations=40, warmup=10, validate_every=20, checkpoint_every=20)
+    """30 iterations on top of the tiny model; super-resolution by 2."""
+    train = tiny().train.replace(iterations=30, warmup=8, validate_every=15, checkpoint_every=15)
     return FinetuneConfig(preset="tiny", task=task, train=train, factor=2)
 
 

@@ -4,6 +4,8 @@ bf16 is used where the hardware computes it and replaced by fp32 where it is emu
 convolution takes two hundred times as long (measured). Parameters, schedule and loss are always float32.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import torch
@@ -34,6 +36,20 @@ def place(network: Network, device: torch.device, precision: Precision = "bf16")
     if device.type == "cpu" and effective_precision(precision, device) == "fp32":
         return network.to(memory_format=torch.channels_last_3d)  # ty: ignore[no-matching-overload]
     return network.to(device)
+
+
+@contextmanager
+def cpu_threads(count: int) -> Generator[None]:
+    """This many CPU threads for torch inside the block; 0 leaves them as they are.
+
+    Sums are split over the threads, so a network's answer depends on their number in its last digits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from report_example import Panel, Picture
 from torch import nn
 
@@ -188,6 +189,31 @@ def test_two_equal_sweeps_give_equal_bytes(lake, tmp_path):
     first = lake.read(f"{run(lake).key}/table.parquet")
     lake.delete(f"{run(lake).key}/seal.json")
     assert lake.read(f"{run(lake).key}/table.parquet") == first
+
+
+def test_equal_sweeps_are_equal_to_the_bit_however_many_threads_the_process_used_before(lake, monkeypatch):
+    """As after an ingest or a training in the same process, which leave other thread counts behind."""
+    torch.manual_seed(0)
+    network = nn.Conv3d(48, 16, 3, padding=1).requires_grad_(False)
+    monkeypatch.setattr(sweep, "load_network", lambda lake, key: (network, tiny().model, {}))
+    noise = torch.randn(2, 48, 16, 16, 16)
+    used = []
+
+    def task(name, context):
+        used.append(torch.get_num_threads())
+        row = {"task": name, "method": "ours", "metric": "rmse", "unit": "HU"}
+        return TaskResult([row | {"value": float(context.base(noise).pow(2).mean())}])
+
+    tables, before = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        done = run(lake, task=task, config=CONFIG.replace(threads=2))
+        tables.append(lake.read(f"{done.key}/table.parquet"))
+        assert torch.get_num_threads() == threads
+        lake.delete(f"{done.key}/seal.json")
+    torch.set_num_threads(before)
+    assert set(used) == {2}
+    assert tables[0] == tables[1]
 
 
 def test_a_newer_or_damaged_seal_is_refused_by_name(lake):

@@ -54,6 +54,15 @@ def test_a_worker_keeps_its_libraries_to_one_thread(client):
     assert result == ("1", "1")
 
 
+def test_the_workers_one_thread_does_not_stay_with_this_process(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with open_cluster(workers=1) as own:
+        assert list(fan_out(odd_jobs, ["threads"], client=own)) == [("threads", ("1", "1"))]
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
 def test_work_runs_in_other_processes(client):
     [(_, (_, pid))] = fan_out(odd_jobs, ["a"], client=client)
     assert pid != os.getpid()
