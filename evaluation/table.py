@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from evaluation.config import TASKS
 
-COLUMNS = ("checkpoint", "task", "dataset", "region", "setting", "method", "seed", "case", "patient", "metric", "unit",
-           "value", "reason")  # fmt: skip
+COLUMNS = ("checkpoint", "task", "dataset", "region", "setting", "method", "seed", "case", "patient", "patients",
+           "metric", "unit", "value", "reason")  # fmt: skip
 GROUP = ("checkpoint", "task", "dataset", "region", "setting", "method", "metric", "unit")
 RESAMPLES = 2000
 
@@ -27,13 +27,15 @@ def validate(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as the tidy table: every column, one type each, sorted.
 
     Args:
-        rows: mappings with keys of COLUMNS; left-out text is "", a left-out seed 0, a left-out value NaN.
+        rows: mappings with keys of COLUMNS; left-out text is "", a left-out seed 0, a left-out value NaN; `patients`,
+            how many a row is about, is 1 where a patient is named and 0 otherwise.
 
     Raises:
         ValueError: a row has an unknown column, no task or metric, or neither a finite value nor a reason.
     """
     records = [_record(row) for row in rows]
-    frame = pd.DataFrame(records, columns=list(COLUMNS)).astype({"seed": "int64", "value": "float64"})
+    types = {"seed": "int64", "patients": "int64", "value": "float64"}
+    frame = pd.DataFrame(records, columns=list(COLUMNS)).astype(types)
     ordered = frame.sort_values(list(_ORDER), key=lambda column: column.map(_rank) if column.name == "task" else column)
     return ordered.reset_index(drop=True)
 
@@ -41,7 +43,7 @@ def validate(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := set(row) - set(COLUMNS):
         raise ValueError(f"row {dict(row)} has unknown columns {sorted(unknown)}")
-    text = {name: str(row.get(name) or "") for name in COLUMNS if name not in {"seed", "value"}}
+    text = {name: str(row.get(name) or "") for name in COLUMNS if name not in {"seed", "patients", "value"}}
     value = row.get("value")
     number = math.nan if value is None else float(value)
     if not text["task"] or not (text["metric"] or text["reason"]):
@@ -49,7 +51,8 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     if not math.isfinite(number):
         text["reason"] = text["reason"] or _why_not(number, value)
         number = math.nan
-    return {**text, "seed": int(row.get("seed") or 0), "value": number}
+    patients = int(row.get("patients") or bool(text["patient"]))
+    return {**text, "seed": int(row.get("seed") or 0), "patients": patients, "value": number}
 
 
 def _why_not(number: float, value: Any) -> str:
@@ -87,7 +90,7 @@ def _summary(group: pd.DataFrame, resamples: int) -> dict[str, Any]:
         "low": low,
         "high": high,
         "cases": int(measured.loc[measured["case"] != "", "case"].nunique()),
-        "patients": len(by_patient),
+        "patients": len(by_patient) or int(measured["patients"].max() if len(measured) else 0),
         "failed": len(failed),
         "reason": str(failed["reason"].iloc[0]) if len(failed) else "",
     }

@@ -53,8 +53,8 @@ class Crop:
     step_zyx: tuple[float, float, float]
 
 
-def region_canvas(volume_shape: Triple, extent: RegionExtent, size: int, even: bool = False) -> Canvas:
-    """The canvas of a region for crops of an edge; `even` widens it to whole voxels of level 1."""
+def region_canvas(volume_shape: Triple, extent: RegionExtent, size: int | Triple, even: bool = False) -> Canvas:
+    """The canvas of a region for crops of a size (z, y, x or one edge); `even` widens it to whole level-1 voxels."""
     low = np.array([extent.z_start, 0, 0])
     high = np.array([extent.z_stop, *volume_shape[1:]])
     if even:
@@ -87,25 +87,33 @@ def read_crop(
     if crop.level == "image":
         return _read_region(stored, extent, name, patch, from_pyramid)
     if crop.level == "wide" and (not from_pyramid or stored.num_levels < 2):
-        box, before = _read_inside(stored, crop, name, 2 * patch, 0)
+        box, before = _read_inside(stored, crop.canvas, crop.start_zyx, name, _cube(2 * patch))
         half = downsample2_labels(box) if name in LABELS else downsample2(box)
-        return _padded(half, before // 2, name, patch)
-    return _padded(*_read_inside(stored, crop, name, patch, 1 if crop.level == "wide" else 0), name, patch)
+        return _padded(half, before // 2, name, _cube(patch))
+    return read_box(stored, crop.canvas, crop.start_zyx, name, _cube(patch), 1 if crop.level == "wide" else 0)
 
 
-def _read_inside(stored: StoredCase, crop: Crop, name: str, edge: int, level: int) -> tuple[NDArray, NDArray[np.intp]]:
-    """The part of a cube of a pyramid level that lies in the region and the volume, and where in the cube it begins."""
-    canvas, factor = crop.canvas, 2**level
-    origin = np.asarray(canvas.origin_zyx)
-    start = (origin + crop.start_zyx - canvas.pad_zyx) // factor
+def read_box(
+    stored: StoredCase, canvas: Canvas, start_zyx: Triple, name: str, shape_zyx: Triple, level: int = 0
+) -> NDArray:
+    """A box of a pyramid level from `start_zyx` (level-0 voxels) of a canvas; air or label 0 outside the region."""
+    return _padded(*_read_inside(stored, canvas, start_zyx, name, shape_zyx, level), name, shape_zyx)
+
+
+def _read_inside(
+    stored: StoredCase, canvas: Canvas, start_zyx: Triple, name: str, shape_zyx: Triple, level: int = 0
+) -> tuple[NDArray, NDArray[np.intp]]:
+    """The part of a box of a pyramid level that lies in the region and the volume, and where in the box it begins."""
+    factor, origin = 2**level, np.asarray(canvas.origin_zyx)
+    start = (origin + start_zyx - canvas.pad_zyx) // factor
     end = np.minimum((origin + canvas.shape_zyx) // factor, stored.geometry(level).shape)
     low = np.maximum(start, origin // factor)
-    high = np.maximum(low, np.minimum(start + edge, end))
+    high = np.maximum(low, np.minimum(start + shape_zyx, end))
     return stored.read(name, level, _triple(low), _triple(high - low)), low - start
 
 
-def _padded(box: NDArray, before: NDArray[np.intp], name: str, edge: int) -> NDArray:
-    around = [(int(b), int(edge - b - n)) for b, n in zip(before, box.shape, strict=True)]
+def _padded(box: NDArray, before: NDArray[np.intp], name: str, shape_zyx: Triple) -> NDArray:
+    around = [(int(b), int(size - b - n)) for b, size, n in zip(before, shape_zyx, box.shape, strict=True)]
     return np.pad(box, around, constant_values=0 if name in LABELS else AIR_HU)
 
 
@@ -122,6 +130,10 @@ def _read_region(stored: StoredCase, extent: RegionExtent, name: str, patch: int
     _, height, width = stored.geometry(level).shape
     box = stored.read(name, level, (low, 0, 0), (high - low, height, width))
     return resize_cube(box, patch, labels=name in LABELS)
+
+
+def _cube(edge: int) -> Triple:
+    return edge, edge, edge
 
 
 def _triple(values: ArrayLike) -> Triple:

@@ -151,8 +151,7 @@ def _rows(
             rows += context.rows(TASK, sample.crop.subject, setting, method, pixel_metrics(values, sample))
     scores = [image_score(method, v, s, context.config.anomaly.percentile) for v, s in zip(maps, samples, strict=True)]
     image = auroc(scores, [bool(s.lesion.any()) for s in samples], "auroc_image")
-    dataset = "+".join(sorted({s.crop.subject.source for s in samples}))
-    return rows + context.set_rows(TASK, REGION, dataset, setting, method, [image])
+    return rows + context.set_rows(TASK, REGION, [s.crop.subject for s in samples], setting, method, [image])
 
 
 def pixel_metrics(values: NDArray, sample: OrganSample) -> list[Measurement]:

@@ -141,19 +141,33 @@ class TaskContext:
         self, task: TaskName, subject: Subject, setting: str, method: str, measurements: Iterable[Measurement]
     ) -> list[Row]:
         """Tidy rows of one case."""
-        where = {"dataset": subject.source, "region": subject.region, "case": subject.case, "patient": subject.patient}
+        where = {
+            "dataset": subject.source,
+            "region": subject.region,
+            "case": subject.case,
+            "patient": subject.patient,
+            "patients": 1,
+        }
         return [self._row(task, setting, method, measurement) | where for measurement in measurements]
 
     def set_rows(
-        self, task: TaskName, region: str, dataset: str, setting: str, method: str, measurements: Iterable[Measurement]
+        self,
+        task: TaskName,
+        region: str,
+        subjects: Sequence[Subject],
+        setting: str,
+        method: str,
+        measurements: Iterable[Measurement],
     ) -> list[Row]:
-        """Tidy rows of a whole set of cases."""
-        where = {"dataset": dataset, "region": region, "case": "", "patient": ""}
+        """Tidy rows of a whole set of cases: no one patient, but how many."""
+        dataset = "+".join(sorted({subject.source for subject in subjects}))
+        patients = len({(subject.source, subject.patient) for subject in subjects})
+        where = {"dataset": dataset, "region": region, "case": "", "patient": "", "patients": patients}
         return [self._row(task, setting, method, measurement) | where for measurement in measurements]
 
     def unmeasured(self, task: TaskName, region: str, metric: str, unit: str, reason: str) -> list[Row]:
         """The row that says why a region or a task has no number."""
-        return self.set_rows(task, region, "", "", "ours", [missing(metric, unit, reason)])
+        return self.set_rows(task, region, (), "", "ours", [missing(metric, unit, reason)])
 
     def _row(self, task: TaskName, setting: str, method: str, measurement: Measurement) -> Row:
         return {

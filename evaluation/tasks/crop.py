@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS, WINDOWS, RegionExtent, Window
 from preprocessing.store import StoredCase
+from training.crops import Canvas, read_box, region_canvas
 from training.sampling import Scene, unknown_anatomy
 
 Index = tuple[int, int, int]
-AIR_HU = -1024
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,21 @@ class Crop:
         """The region's HU window."""
         return self.subject.window
 
+    @property
+    def canvas(self) -> Canvas:
+        """The region with the air that a larger crop needs around it."""
+        subject = self.subject
+        return region_canvas(subject.stored.geometry(0).shape, subject.extent, self.field_zyx)
+
+    @property
+    def start_on_canvas(self) -> Index:
+        """Where the crop begins on the canvas."""
+        z, y, x = (start + pad for start, pad in zip(self.start_zyx, self.canvas.pad_zyx, strict=True))
+        return z, y, x
+
     def hu(self, name: str = "image") -> NDArray[np.float32]:
         """HU of the image or a companion, float32; padding is air."""
-        return self._read(name, AIR_HU).astype(np.float32)
+        return self._read(name).astype(np.float32)
 
     def normalised(self, name: str = "image") -> NDArray[np.float32]:
         """The image or a companion on [-1, 1], clipped at the window."""
@@ -84,18 +96,10 @@ class Crop:
         """Anatomy or lesion ids; a case without lesions has an empty lesion mask."""
         if name == "lesion" and not self.subject.stored.record.lesion:
             return np.zeros(self.field_zyx, np.uint8)
-        return self._read(name, 0).astype(np.uint8)
+        return self._read(name).astype(np.uint8)
 
-    def _read(self, name: str, fill: int) -> NDArray:
-        offset = self.subject.extent.z_start
-        z, y, x = self.start_zyx
-        box = self.subject.stored.read(name, 0, (z + offset, y, x), self.field_zyx)
-        outside = np.arange(z, z + self.field_zyx[0])
-        outside = (outside < 0) | (outside >= self.subject.shape_zyx[0])
-        if outside.any():
-            box = box.copy()
-            box[outside] = fill
-        return box
+    def _read(self, name: str) -> NDArray:
+        return read_box(self.subject.stored, self.canvas, self.start_on_canvas, name, self.field_zyx)
 
     def blind_scene(self, control_CZYX: NDArray | None = None) -> Scene:
         """The scene of a task that may not know the anatomy: 119 everywhere, whatever the case's labels are."""
@@ -106,15 +110,13 @@ class Crop:
         return self._scene(torch.as_tensor(np.asarray(anatomy_ZYX, np.uint8)), control_CZYX)
 
     def _scene(self, anatomy: torch.Tensor, control: NDArray | None) -> Scene:
-        shape = self.subject.shape_zyx
-        sizes = [(max(n, c), max(0, (c - n) // 2)) for n, c in zip(shape, self.field_zyx, strict=True)]
-        start = [s + low for s, (_, low) in zip(self.start_zyx, sizes, strict=True)]
+        z, y, x = self.start_on_canvas
         return Scene(
             region=REGIONS.index(self.subject.region),
             anatomy_ZYX=anatomy,
-            start_zyx=(float(start[0]), float(start[1]), float(start[2])),
+            start_zyx=(float(z), float(y), float(x)),
             step_zyx=(1.0, 1.0, 1.0),
-            canvas_zyx=(sizes[0][0], sizes[1][0], sizes[2][0]),
+            canvas_zyx=self.canvas.canvas_zyx,
             control_CZYX=None if control is None else torch.as_tensor(np.asarray(control, np.float32)),
         )
 

@@ -2,7 +2,7 @@
 
 Judged by the HU of organs against the real case of the same map, and by the distance of random features
 (`random-conv3d-seed0`: a regression guard, no quality claim) with the distance between real training and real test
-volumes as floor. Beside it the map painted with training means.
+volumes as floor. Beside it `class-mean`, the map painted with training means.
 """
 
 from collections.abc import Sequence
@@ -42,10 +42,10 @@ def run(context: TaskContext) -> TaskResult:
     maps = [s.stored.thumbnail(s.region, "anatomy") for s in labelled]
     found = {
         "real": [s.window.normalise(s.stored.thumbnail(s.region, "image")) for s in labelled],
-        "label-mean": [baselines.paint(context.class_means(s.region), m) for s, m in zip(labelled, maps, strict=True)],
+        "class-mean": [baselines.paint(context.class_means(s.region), m) for s, m in zip(labelled, maps, strict=True)],
         "ours": draw(context, labelled, maps),
     }
-    rows = [row for method in ("label-mean", "ours") for row in _case_rows(context, method, labelled, maps, found)]
+    rows = [row for method in ("class-mean", "ours") for row in _case_rows(context, method, labelled, maps, found)]
     for region in dict.fromkeys(s.region for s in labelled):
         rows += _set_rows(context, region, labelled, found)
     return TaskResult(rows, _pictures(labelled, maps, found))
@@ -88,16 +88,16 @@ def _set_rows(
 ) -> list[Row]:
     """Feature distances of one region against the real held-out volumes; `real` is training against test."""
     mine = [i for i, s in enumerate(subjects) if s.region == region]
+    judged = [subjects[i] for i in mine]
     real = np.stack([found["real"][i] for i in mine])
     training = context.subjects(region, "train", len(mine))
     others = [s.window.normalise(s.stored.thumbnail(region, "image")) for s in training]
-    compared = {method: np.stack([found[method][i] for i in mine]) for method in ("label-mean", "ours")}
+    compared = {method: np.stack([found[method][i] for i in mine]) for method in ("class-mean", "ours")}
     compared["real"] = np.stack(others)
-    dataset = "+".join(sorted({subjects[i].source for i in mine}))
     return [
         row
         for method, volumes in compared.items()
-        for row in context.set_rows(TASK, region, dataset, SETTING, method, feature_distances(volumes, real))
+        for row in context.set_rows(TASK, region, judged, SETTING, method, feature_distances(volumes, real))
     ]
 
 
