@@ -115,7 +115,7 @@ class EvaluateConfig(Config):
     max_batch: int = Field(8, ge=1, description="windows per network call")
     precision: Literal["bf16", "fp32"] = "bf16"
     threads: int = Field(0, ge=0, description="CPU threads of the networks, which the last digits depend on; 0 = all")
-    class_mean_cases: int = Field(40, ge=1, description="training cases per region behind the label-mean baseline")
+    class_mean_cases: int = Field(40, ge=1, description="training cases per region behind label-mean and class-mean")
     synthesis: SynthesisConfig = SynthesisConfig()
     denoising: DenoisingConfig = DenoisingConfig()
     anomaly: AnomalyConfig = AnomalyConfig()

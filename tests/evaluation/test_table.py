@@ -135,3 +135,20 @@ def test_the_terminal_shows_ours_beside_baselines_and_why_a_number_is_missing():
 def test_numbers_are_short():
     values = (31.436, 0.1234, 150.26, 1234.5, 0, 0.00012, math.nan, -0.5)
     assert [number(v) for v in values] == ["31.44", "0.123", "150.3", "1234", "0.000", "1.2e-04", "–", "-0.500"]
+
+
+def test_a_number_of_a_whole_set_says_of_how_many_patients_and_has_no_interval():
+    whole = {"task": "anomaly", "metric": "auroc_image", "method": "ours", "region": "abdomen", "value": 0.7}
+    line = aggregate(validate([{**whole, "patients": 8}])).iloc[0]
+    assert (line["patients"], line["mean"]) == (8, 0.7)
+    assert math.isnan(line["low"])
+
+
+def test_one_patient_counts_once_however_a_row_names_it():
+    table = validate([row(), {**row(), "patient": "", "case": ""}])
+    assert sorted(table["patients"]) == [0, 1]
+
+
+def test_the_painted_map_is_the_rival_where_the_map_is_given_and_a_yardstick_where_it_is_not():
+    assert kind("class-mean") == "baseline"
+    assert kind("label-mean") == "reference"
