@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-run: $(READY)    ## the whole pipeline on the built-in phantom, a quarter of an hour on two cores
+run: $(READY)    ## the whole pipeline on the built-in phantom, within ten minutes on two cores
 	@env -u OMP_NUM_THREADS $(BIN)/meddiff run --profile demo
 
 test: $(READY)   ## the fast tests

@@ -3,6 +3,10 @@
 The rest of the volume is kept at every step; the difference is the anomaly map (SPEC §6.3).
 The network is told region and position only, anatomy is unknown. The organ's mask says where to look: organ and lesion
 with holes filled, made in the same way with and without a lesion. Maps are 0 outside it.
+
+The map is the absolute difference. A model that draws the whole organ too dark or too bright (an unlearnt contrast
+phase, say) finds lesions of that same side less anomalous than healthy tissue, below chance; `ours-centred` is the
+difference from its own median in the organ, in which such an offset cancels.
 """
 
 import itertools
@@ -126,8 +130,10 @@ def anomaly_maps(
     width = context.config.anomaly.smooth_voxels
     means = context.class_means(REGION)
 
-    def difference(sample: OrganSample, expected: NDArray) -> NDArray:
-        return baselines.smooth_inside(np.abs(sample.x - expected), sample.organ, width)
+    def difference(sample: OrganSample, expected: NDArray, centred: bool = False) -> NDArray:
+        change = sample.x - expected
+        offset = np.median(change[sample.organ]) if centred else 0
+        return baselines.smooth_inside(np.abs(change - offset), sample.organ, width)
 
     def from_mean(sample: OrganSample) -> NDArray:
         mean = means[class_ids()[context.config.anomaly.organ]]
@@ -135,6 +141,7 @@ def anomaly_maps(
 
     return {
         "ours": [difference(s, h) for s, h in zip(samples, healthy, strict=True)],
+        "ours-centred": [difference(s, h, centred=True) for s, h in zip(samples, healthy, strict=True)],
         "organ-median": [baselines.organ_deviation(s.x, s.organ, width) for s in samples],
         "organ-noise": [baselines.organ_noise(s.x, s.organ, width) for s in samples],
         "organ-mask": [s.organ.astype(np.float32) for s in samples],

@@ -14,11 +14,11 @@ REGION_SLICES = 20  # of the made-up abdomen, which is the canvas of its crops
 
 
 class Oracle(nn.Module):
-    """ε of the state whose x_0 is the healthy image, found at the place that the coordinates name."""
+    """ε of the state whose x_0 is the healthy image, found at the place that the coordinates name, and an offset."""
 
-    def __init__(self):
+    def __init__(self, offset_hu=0.0):
         super().__init__()
-        healthy = volume(0, lesion=False)["noise_free"][:REGION_SLICES]
+        healthy = volume(0, lesion=False)["noise_free"][:REGION_SLICES] + offset_hu
         self.healthy_ZYX = torch.from_numpy(WINDOWS["abdomen"].normalise(healthy))
         self.schedule = Schedule(MODEL.timesteps)
 
@@ -30,14 +30,14 @@ class Oracle(nn.Module):
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    """(contrast in HU, smoothing) -> rows of four test patients with a lesion and four without, drawn by the oracle.
+    """(contrast in HU, smoothing, offset of the drawing) -> rows of four patients with a lesion and four without.
 
     Unsmoothed, a map's voxels are independent, so that chance is .5 within a few hundredths.
     """
     plan = [("train", False), *[("test", True), ("test", False)] * 4]
     stored = {}
 
-    def rows(contrast_hu, smooth_voxels=0.0):
+    def rows(contrast_hu, smooth_voxels=0.0, offset_hu=0.0):
         if contrast_hu not in stored:
             lake = open_lake(str(tmp_path_factory.mktemp("lake")))
             cases = [store_case(lake, i, split, ill, contrast_hu=contrast_hu) for i, (split, ill) in enumerate(plan)]
@@ -45,7 +45,7 @@ def judge(tmp_path_factory):
         config = small_config()
         changed = config.anomaly.replace(cases=8, smooth_voxels=smooth_voxels)
         context = make_context(stored[contrast_hu], config.replace(anomaly=changed))
-        context.base = Oracle()
+        context.base = Oracle(offset_hu)
         return anomaly.run(context).rows
 
     return rows
@@ -69,3 +69,16 @@ def test_a_lesion_without_contrast_is_found_by_chance_only(judge):
 def test_more_contrast_is_found_more_surely(judge):
     found = [value(judge(contrast), method="ours", metric="auroc_px_organ") for contrast in (0, -20, -60)]
     assert found[0] + 0.2 < found[1] < found[2]
+
+
+def test_a_drawing_that_is_dark_everywhere_hides_a_dark_lesion_from_the_map_but_not_from_the_centred_one(judge):
+    rows = judge(-60, offset_hu=-60)
+    assert value(rows, method="ours", metric="auroc_px_organ") < 0.1
+    assert value(rows, method="ours-centred", metric="auroc_px_organ") > 0.95
+
+
+def test_centring_costs_nothing_where_the_drawing_is_right(judge):
+    rows = judge(60)
+    assert value(rows, method="ours-centred", metric="auroc_px_organ") > 0.95
+    placebo = value(judge(0), method="ours-centred", metric="auroc_px_organ")
+    assert placebo == pytest.approx(0.5, abs=0.06)
