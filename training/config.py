@@ -81,7 +81,7 @@ def tiny() -> PretrainConfig:
         anatomy_channels=8,
     )
     train = TrainConfig(
-        iterations=160,
+        iterations=120,
         batch_size=2,
         accumulate=1,
         learning_rate=1.5e-3,
@@ -89,7 +89,7 @@ def tiny() -> PretrainConfig:
         ema_decay=0.99,
         validate_every=40,
         validation_samples=18,
-        checkpoint_every=80,
+        checkpoint_every=60,
     )
     return PretrainConfig(preset="tiny", model=model, train=train)
 
