@@ -62,7 +62,7 @@ def segmented() -> Recipe:
 def demo() -> Recipe:
     """4, 8 and 16 mm, 32³ thumbnails, 60/15/25 by patient: two CPU cores in minutes.
 
-    Its salt is the first, counting up, under which the demonstration's 24 phantoms fill every split of every region.
+    Its salt is the first, counting up, under which 24 phantoms fill every split of every region, with lesions in each.
     """
     return Recipe(
         name="demo",
