@@ -2,7 +2,7 @@
 
 What it costs: a member of a plain tar or a zip is read alone. A packed tar and a solid 7z are unpacked from the
 beginning up to the last member that is wanted, so ask for all files of a case in one call. Listing a tar reads it all
-once; the index beside it answers from then on. Memory stays at pieces of 1 MB (a 7z: up to 128 MB).
+once; the index beside it answers from then on. Memory stays at a few MB (a 7z: up to 0.5 GB).
 
 Nothing is written but the members asked for, below the folder given, each under its own name only when its size and
 CRC-32 are right. What is refused: see `archive_members` (names, links), `archive_zip`, `archive_7z`, and `Limits`.
@@ -92,6 +92,7 @@ class Archive:
         """
         if self.depth >= DEEPEST:
             raise CaseError(f"{self.path.name}: {name} lies in an archive in an archive; unpack the outer one.")
+        self._wanted([name])
         folder = scratch / fingerprint([str(self.path.absolute()), *self.stamp, name])
         if not (folder / name).is_file():
             self.extract([name], folder)
@@ -162,7 +163,8 @@ def _opened(path: Path, password: str | None, limits: Limits, depth: int) -> Arc
     listing = load_index(path, known)
     if listing is None:
         listing = _listed(path, password, limits, format_.entries)
-        save_index(path, known, listing)
+        if password is not None or not listing.encrypted:  # without it, links cannot be read
+            save_index(path, known, listing)
     if listing.encrypted and password is None:
         raise UserError(ENCRYPTED.format(path.name))
     return Archive(path, listing, password, limits, format_, known, depth)

@@ -1,7 +1,7 @@
 """7z archives through py7zr, which only ever gets writers of ours: it neither names nor makes a file.
 
 Members of a solid block can only be had by unpacking the block from its beginning, so all that are wanted of it come in
-one pass. Of the coders those are read that unpack piece by piece (up to 128 MB, which py7zr decides); the others would
+one pass. Of the coders those are read that unpack piece by piece (up to 128 MB, as py7zr decides); the others would
 put a bomb into memory. Links are not followed, and of two members with one name neither is taken.
 """
 
@@ -19,17 +19,17 @@ from infra.errors import UserError
 from preprocessing.archive_members import Entry, Limits
 from preprocessing.archive_output import Output
 
+AES = METHOD.CRYPT_AES256_SHA256
 BOUNDED = {
     *(METHOD.COPY, METHOD.LZMA, METHOD.LZMA2, METHOD.MISC_BZIP2, METHOD.DELTA),
-    *(METHOD.BCJ, METHOD.P7Z_BCJ, METHOD.CRYPT_AES256_SHA256),
+    *(METHOD.BCJ, METHOD.P7Z_BCJ, AES),
 }
 
 
 def entries(path: Path, password: str | None, limits: Limits) -> Iterator[Entry]:
     """Every record, in the order of the archive; `place` is its number."""
     with path.open("rb") as stream, SevenZipFile(stream, password=password) as archive:
-        _check_coders(archive, path.name)
-        files, encrypted = list(archive.files), archive.needs_password()
+        files, encrypted = list(archive.files), AES in _methods(archive, path.name)
         times, packed = Counter(file.filename for file in files), _packed(files)
         for place, file in enumerate(files):
             if file.uncompressed < 0:
@@ -52,13 +52,15 @@ def unpack(path: Path, outputs: Mapping[int, Output], password: str | None, limi
         archive.extract(empty, names, factory=_Writers(empty, outputs))
 
 
-def _check_coders(archive: SevenZipFile, name: str) -> None:
+def _methods(archive: SevenZipFile, name: str) -> set[bytes]:
+    """The ids of the coders that the archive needs; refuses those that are not read."""
     streams = archive.header.main_streams
-    for folder in streams.unpackinfo.folders if streams else []:
-        for coder in folder.coders:
-            if coder["method"] not in BOUNDED:
-                method = coder["method"].hex()
-                raise UserError(f"{name} is packed with 7z's method {method}, which is not read; pack it with LZMA2.")
+    folders = streams.unpackinfo.folders if streams else []
+    methods = {coder["method"] for folder in folders for coder in folder.coders}
+    if strange := sorted(methods - BOUNDED):
+        method = strange[0].hex()
+        raise UserError(f"{name} is packed with 7z's method {method}, which is not read; pack it again with LZMA2.")
+    return methods
 
 
 def _packed(files: list[ArchiveFile]) -> list[int]:

@@ -54,9 +54,11 @@ def find_format(path: Path) -> Format:
         raise UserError(f"{path.name} is one part of a split archive; join the parts into one file first.")
     try:
         with path.open("rb") as stream:
-            start = stream.read(8)
+            start = stream.read(512)
     except OSError as error:
         raise UserError(f"the archive {path} cannot be read: {error}; give the path of the file.") from None
+    if archive_tar.is_tar(start):
+        return TAR
     if what := next((what for magic, what in REFUSED.items() if start.startswith(magic)), ""):
         raise UserError(f"{path.name} is {what}.")
     return next((kind for magic, kind in FORMATS.items() if start.startswith(magic)), TAR)

@@ -122,7 +122,7 @@ def _unsafe(name: str, parts: list[str]) -> str:
         return "has a backslash in its name"
     if not name.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         return "has NUL or control characters in its name"
-    if any(len(part.encode()) > LONGEST_PART for part in parts):
+    if len(name.encode()) > LONGEST_PART and any(len(part.encode()) > LONGEST_PART for part in parts):
         return f"has a name with a part of more than {LONGEST_PART} bytes"
     return ""
 

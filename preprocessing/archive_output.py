@@ -20,7 +20,7 @@ PIECE = 2**20  # bytes held at once
 
 
 class Readable(Protocol):
-    """What `copy` reads from."""
+    """What `pour` reads from."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes, none at the end."""
@@ -110,7 +110,7 @@ class Output:
             raise UserError(f"{self.label} cannot be written to {self.path}: {error}; free space there.") from error
 
 
-def copy(stream: Readable, output: Output, piece: int = PIECE) -> None:
+def pour(stream: Readable, output: Output, piece: int = PIECE) -> None:
     """All bytes of the stream into the output, `piece` at a time; then it is finished."""
     while data := stream.read(piece):
         output.write(data)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 from isal import igzip
 
 from preprocessing.archive_members import Entry, Kind, Limits
-from preprocessing.archive_output import PIECE, Output, copy
+from preprocessing.archive_output import PIECE, Output, pour
 
 LONGEST_HEADER = 2**16  # bytes; a pax record holds a path and a few attributes
 PACKINGS = {b"\x1f\x8b": igzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -36,9 +36,10 @@ class Tape(io.BufferedIOBase):
         self.limits = limits
         self.longest = LONGEST_HEADER
         self.last = b""
-        start = raw.read(6)
+        start = raw.read(tarfile.BLOCKSIZE)
         raw.seek(0)
-        packing = next((kind for magic, kind in PACKINGS.items() if start.startswith(magic)), None)
+        packings = {} if is_tar(start) else PACKINGS
+        packing = next((kind for magic, kind in packings.items() if start.startswith(magic)), None)
         self.packed = packing is not None
         self._stream: BinaryIO = cast(BinaryIO, packing(raw)) if packing else raw
 
@@ -87,6 +88,7 @@ def entries(path: Path, password: str | None, limits: Limits) -> Iterator[Entry]
 
 def unpack(path: Path, outputs: Mapping[int, Output], password: str | None, limits: Limits) -> None:
     """Write the members at these places, in the order of the archive."""
+    left = len(outputs)
     with _tape(path, limits) as tape:
         for info, tar in _records(tape) if tape.packed else _at(tape, sorted(outputs)):
             if (output := outputs.get(info.offset)) is None:
@@ -95,10 +97,16 @@ def unpack(path: Path, outputs: Mapping[int, Output], password: str | None, limi
             if stream is None:
                 raise tarfile.ReadError(f"no file at offset {info.offset}")
             tape.longest = PIECE
-            copy(stream, output)
+            pour(stream, output)
             tape.longest = LONGEST_HEADER
-            if all(one.finished for one in outputs.values()):
+            left -= 1
+            if not left:
                 return
+
+
+def is_tar(start: bytes) -> bool:
+    """Whether the first 512 bytes of a file are a header of a plain tar (all but the oldest ones say so)."""
+    return start[257:262] == b"ustar"
 
 
 @contextmanager

@@ -224,6 +224,21 @@ def test_a_password_7z_opens_with_its_password_only(tmp_path, out, header):
     assert contents(out) == {name: FILES[name] for name in CASE}
 
 
+def test_a_password_that_is_not_needed_does_no_harm(tmp_path):
+    for path in (write_7z(tmp_path / "a.7z", FILES), write_zip(tmp_path / "a.zip", FILES)):
+        assert open_archive(path, "needless").read("set/dataset.json") == FILES["set/dataset.json"]
+        assert open_archive(path).read("set/dataset.json") == FILES["set/dataset.json"]
+
+
+def test_a_link_in_a_password_zip_is_read_with_the_password(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"data/real.nii": NOISE[:1000]})
+    link_in_zip(path, "ct.nii", "data/real.nii")
+    encrypt_zip(path, b"known")
+    with pytest.raises(UserError, match="is encrypted"):
+        open_archive(path)
+    assert open_archive(path, "known").read("ct.nii") == NOISE[:1000]
+
+
 @pytest.mark.parametrize("inner", ["store.zip", "tar", "tar.gz", "7z"])
 @pytest.mark.parametrize("outer", ["deflate.zip", "tar", "7z"])
 def test_an_archive_in_an_archive_is_extracted_once_and_read(tmp_path, out, inner, outer):
@@ -237,6 +252,15 @@ def test_an_archive_in_an_archive_is_extracted_once_and_read(tmp_path, out, inne
     assert again.path.stat().st_mtime_ns == written
     again.extract(CASE, out)
     assert contents(out) == {name: FILES[name] for name in CASE}
+
+
+def test_only_a_member_is_opened_as_an_archive_in_an_archive(tmp_path):
+    archive = open_archive(write_zip(tmp_path / "a.zip", FILES))
+    write_zip(tmp_path / "secret.zip", {"secret": b"1"})
+    with pytest.raises(CaseError, match="has no member"):
+        archive.nested("../../secret.zip", tmp_path / "scratch")
+    with pytest.raises(UserError, match="no archive that can be read"):
+        archive.nested("set/dataset.json", tmp_path / "scratch")
 
 
 def test_an_archive_lies_in_one_other_and_no_deeper(tmp_path):
@@ -335,6 +359,11 @@ def test_extracting_twice_gives_the_same_files(tmp_path, out):
     first = contents(out)
     archive.extract(CASE, out)
     assert contents(out) == first
+
+
+@pytest.mark.parametrize("name", ["BZh9.nii", "Rar!.nii", "7z.nii", "PK.nii"])
+def test_a_tar_is_one_whatever_its_first_member_is_called(tmp_path, name):
+    assert open_archive(write_tar(tmp_path / "a.tar", {name: b"1"})).read(name) == b"1"
 
 
 def test_the_bytes_of_a_sparse_file_are_those_it_had(tmp_path):

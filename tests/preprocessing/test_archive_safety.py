@@ -1,5 +1,6 @@
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 
 import py7zr
@@ -169,6 +170,18 @@ def test_a_member_that_expands_absurdly_is_refused_before_a_byte_is_written(tmp_
     with pytest.raises(CaseError, match=rf"bomb \d+ bytes claim to hold {2 * MB}, more than 50 to 1"):
         archive.extract(["good", "bomb"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bzip2_bomb_behind_a_small_size_stays_small_in_memory(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"bomb": bytes(64 * MB)}, 12)
+    archive = open_archive(declared(path, "bomb", MB))
+    tracemalloc.start()
+    with pytest.raises(CaseError, match=rf"bomb holds more than the {MB} bytes it declares"):
+        archive.extract(["bomb"], tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * MB
+    assert not everything(tmp_path / "out")
 
 
 def test_an_empty_label_map_is_no_bomb(tmp_path):
