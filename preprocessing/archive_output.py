@@ -96,9 +96,9 @@ class Output:
         return self._stream
 
     def _make_folder(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.parent.resolve().is_relative_to(self._folder.resolve()):
             raise UserError(f"{self.path.parent} is a link out of {self._folder}; extract into a folder without links.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def _disk(self) -> Generator[None]:

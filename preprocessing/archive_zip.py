@@ -1,6 +1,6 @@
 """Zip archives: members are read where they lie; store, deflate, bzip2 and lzma, zip64, and the old password scheme.
 
-The old scheme (ZipCrypto) is decrypted in plain Python, some megabytes a second. WinZip's AES and split archives are
+The old scheme (ZipCrypto) is decrypted in plain Python, about a megabyte a second. WinZip's AES and split archives are
 refused. Members that share bytes are refused as well: that is how a small archive claims to hold petabytes.
 """
 

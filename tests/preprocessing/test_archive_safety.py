@@ -159,8 +159,10 @@ def test_nothing_is_stored_through_a_link_that_lay_in_the_folder(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/set").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="extract into a folder without links"):
-        open_archive(write_zip(tmp_path / "a.zip", FILES)).extract(["set/dataset.json"], tmp_path / "out")
+    archive = open_archive(write_zip(tmp_path / "a.zip", FILES))
+    for name in ("set/dataset.json", "set/imagesTr/ct_1.nii.gz"):
+        with pytest.raises(UserError, match="extract into a folder without links"):
+            archive.extract([name], tmp_path / "out")
     assert not everything(tmp_path / "elsewhere")
 
 
