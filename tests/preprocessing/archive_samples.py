@@ -153,3 +153,14 @@ def _zipcrypto(plain: bytes, password: bytes) -> bytes:
         out.append(byte ^ (((key * (key ^ 1)) >> 8) & 0xFF))
         update(byte)
     return bytes(out)
+
+
+def everything(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def declared(path, name, size):
+    """A zip whose directory tells another size for a member than its bytes have."""
+    with zipfile.ZipFile(path) as archive:
+        true = archive.getinfo(name).file_size
+    return replaced(path, struct.pack("<L", true), struct.pack("<L", size))
