@@ -10,12 +10,13 @@ import json
 import os
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import zarr
 from zarr.abc.store import ByteRequest, Store
@@ -28,6 +29,7 @@ from infra.settings import URL_SCHEMES, Settings, absolute_url, load_settings
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
+    from s3fs.core import S3File
 
 FORMAT = 1
 MARKER = "lake.json"
@@ -82,13 +84,33 @@ class S3Objects:
         self.files.pipe_file(f"{self.root}/{key}", data)
 
     def create(self, key: str, data: bytes) -> None:
-        """Put the object with If-None-Match; servers' different refusals become FileExistsError."""
-        try:
+        """Put the object with If-None-Match."""
+        with self._taken(key):
             self.files.pipe_file(f"{self.root}/{key}", data, mode="create")
+
+    def open_upload(self, key: str, part_bytes: int) -> "S3File":
+        """An object sent in parts, each held in memory; nobody sees it before `finish_upload`."""
+        return self.files.open(f"{self.root}/{key}", "xb", block_size=part_bytes, autocommit=False)
+
+    def finish_upload(self, key: str, upload: "S3File") -> None:
+        """Make the object of its parts, as exclusively as `create`."""
+        with self._taken(key):
+            upload.close()
+            upload.commit()
+
+    @contextmanager
+    def _taken(self, key: str) -> Generator[None]:
+        """Servers' different refusals of If-None-Match as FileExistsError."""
+        try:
+            yield
         except OSError as error:
             if isinstance(error, FileExistsError) or (error.errno in TAKEN and self.exists(key)):
                 raise FileExistsError(key) from error
             raise
+
+    def open(self, key: str) -> BinaryIO:
+        """The object as a stream."""
+        return self.files.open(f"{self.root}/{key}", "rb")
 
     def list(self, prefix: str) -> list[str]:
         """Sorted keys below a prefix."""
@@ -129,6 +151,11 @@ class Lake:
             return S3Objects(self.url, self.endpoint, self.region)
         return LocalFiles(Path(self.url))
 
+    @property
+    def bucket(self) -> S3Objects | None:
+        """The bucket's objects; None where the lake is a folder."""
+        return self._files if isinstance(self._files, S3Objects) else None
+
     def exists(self, key: str) -> bool:
         """Whether an object of this key is there."""
         return self._files.exists(key)
@@ -140,6 +167,10 @@ class Lake:
             FileNotFoundError: no such object.
         """
         return self._files.read(key)
+
+    def open(self, key: str) -> BinaryIO:
+        """The object as a stream; FileNotFoundError where there is none."""
+        return self._files.open(key)
 
     def write(self, key: str, data: bytes) -> None:
         """Put an object, atomically and durably; an older one of the same key is replaced."""

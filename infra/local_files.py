@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL = ".partial"
 
@@ -30,6 +31,10 @@ class LocalFiles:
     def read(self, key: str) -> bytes:
         """The file's bytes."""
         return self.path(key).read_bytes()
+
+    def open(self, key: str) -> BinaryIO:
+        """The file as a stream."""
+        return self.path(key).open("rb")
 
     def write(self, key: str, data: bytes) -> None:
         """Write a temporary file, flush it to the disk, rename it into place."""
@@ -63,10 +68,11 @@ def _temporary(path: Path, data: bytes) -> Generator[Path]:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
-    _fsync(path.parent)
+    fsync_folder(path.parent)
 
 
-def _fsync(path: Path) -> None:
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder as durable as its files."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
