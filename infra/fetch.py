@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from infra.checksums import Record
 from infra.partial import Partial
@@ -153,15 +153,18 @@ def refuse_wrong_sums(remote: Remote, found: Record) -> None:
 def _retrying(policy: TransferPolicy, watch: Watch) -> Retrying:
     backoff = wait_random_exponential(policy.first_wait_s, policy.longest_wait_s)
 
-    def pause(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return getattr(error, "retry_after_s", 0.0) + backoff(state)
+    def asked_s(state: RetryCallState) -> float:
+        return getattr(_error(state), "retry_after_s", 0.0)
 
     return Retrying(
         retry=retry_if_exception_type(TransientError),
-        stop=stop_after_attempt(policy.attempts),
-        wait=pause,
+        stop=lambda state: state.attempt_number >= policy.attempts or asked_s(state) > policy.longest_retry_after_s,
+        wait=lambda state: asked_s(state) + backoff(state),
         sleep=watch.sleep,
-        before_sleep=lambda state: _log.info("%s", state.outcome.exception() if state.outcome else ""),
+        before_sleep=lambda state: _log.info("%s", _error(state)),
         reraise=True,
     )
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None

@@ -27,7 +27,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
 def probe_http(remote: Remote, policy: TransferPolicy) -> Version:
     """The version from a request for the first byte, which also a url signed for GET allows."""
     with _answer(remote, policy, {"Range": "bytes=0-0"}) as answer:
-        _refuse_bad_status(remote, answer, policy, also_good=(416,))
+        _refuse_bad_status(remote, answer, also_good=(416,))
         _refuse_page(remote, answer)
         return _version(answer)
 
@@ -39,7 +39,7 @@ def open_http(remote: Remote, start: int, version: Version | None, policy: Trans
     with _answer(remote, policy, asked) as answer:
         if asked and answer.status_code in (412, 416):
             raise ChangedError(f"{remote.name} no longer has the part from byte {start}")
-        _refuse_bad_status(remote, answer, policy)
+        _refuse_bad_status(remote, answer)
         _refuse_page(remote, answer)
         _refuse_compression(remote, answer)
         seen = _version(answer)
@@ -125,17 +125,14 @@ def _version(answer: httpx.Response) -> Version:
     )
 
 
-def _refuse_bad_status(
-    remote: Remote, answer: httpx.Response, policy: TransferPolicy, also_good: tuple[int, ...] = ()
-) -> None:
+def _refuse_bad_status(remote: Remote, answer: httpx.Response, also_good: tuple[int, ...] = ()) -> None:
     status = answer.status_code
     if status in (200, 206, *also_good):
         return
     if status in PASSING:
-        wait = _retry_after_s(answer.headers.get("Retry-After", ""))
-        if wait <= policy.longest_retry_after_s:
-            raise TransientError(f"{remote.name} answers {status}; it is busy or broken, run again later", wait)
-        raise TransferError(f"{remote.name} answers {status} and asks to come back in {wait:.0f} s; run again then")
+        wait_s = _retry_after_s(answer.headers.get("Retry-After", ""))
+        until = f" and asks to come back in {wait_s:.0f} s" if wait_s else ""
+        raise TransientError(f"{remote.name} answers {status}{until}; it is busy or broken, run again later", wait_s)
     raise TransferError(f"{remote.name} answers {status}: {_remedy(remote, status)}")
 
 

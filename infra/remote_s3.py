@@ -88,6 +88,8 @@ def _translated(remote: Remote, *, reading: bool = False) -> Generator[None]:
         raise TransferError(f"{remote.name} answers 404: it was moved or withdrawn; correct the url") from error
     except FileExpired as error:
         raise ChangedError(f"{remote.name} changed while it was pulled") from error
+    except IndexError as error:  # s3fs stumbles over a timeout that has no text
+        raise TransientError(f"{remote.name} sends nothing; check the network and run again to resume") from error
     except (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
         raise _of_the_server(remote, error, reading) from error
 
@@ -98,6 +100,7 @@ def _of_the_server(remote: Remote, error: Exception, reading: bool) -> TransferE
         return ChangedError(f"{remote.name} changed while it was pulled")
     if code in (errno.EINVAL, errno.EPERM, ELSEWHERE):
         return TransferError(f"{remote.name} is refused ({error}); check its endpoint and AWS_REGION")
-    response = getattr(error.__cause__, "response", {})
+    response = getattr(error.__cause__, "response", None) or {}
     wait = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-    return TransientError(f"{remote.name}: {error}; run again later to resume", float(wait) if wait.isdecimal() else 0)
+    reason = str(error) or type(error).__name__
+    return TransientError(f"{remote.name}: {reason}; run again later to resume", float(wait) if wait.isdecimal() else 0)

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.client import HTTPConnection
@@ -14,8 +15,9 @@ from urllib.parse import urlsplit
 from infra.remote import TransferPolicy
 
 HASTY = TransferPolicy(
-    attempts=4, first_wait_s=0.01, longest_wait_s=0.02, longest_retry_after_s=2, connect_timeout_s=2, read_timeout_s=0.4
+    attempts=4, first_wait_s=0.01, longest_wait_s=0.02, longest_retry_after_s=2, connect_timeout_s=5, read_timeout_s=10
 )
+IMPATIENT = HASTY.replace(read_timeout_s=0.4)
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Fault:
     shift: int = 0
     compress: bool = False
     extra: bytes = b""
-    before: object = None
+    before: Callable[[], object] = lambda: None
     gate: threading.Event | None = None
 
 
@@ -81,6 +83,17 @@ class FaultyServer:
         self.host = f"127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
+    def prepare(self, fault: Fault) -> None:
+        """Run what happens before an answer; its client waits meanwhile, so these are counted as at once."""
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            fault.before()
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
     def url(self, path: str) -> str:
         return f"http://{self.host}{path}"
 
@@ -99,23 +112,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         world, path = self.world, urlsplit(self.path).path
         with world.lock:
-            world.at_once += 1
-            world.most_at_once = max(world.most_at_once, world.at_once)
             queue = world.faults[path]
             fault = queue.pop(0) if queue else world.always.get(path, Fault())
         asked = Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, 0, 0)
         world.log.append(asked)
         try:
+            world.prepare(fault)
             self._answer(path, fault, asked)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        finally:
-            with world.lock:
-                world.at_once -= 1
 
     def _answer(self, path, fault, asked):
-        if callable(fault.before):
-            fault.before()
         file = self.world.files.get(path)
         if fault.status or file is None:
             self._send(asked, fault.status or 404, fault.headers, fault.body, fault)
@@ -199,9 +206,8 @@ class _ProxyHandler(_Handler):
         world.log.append(asked)
         with world.lock:
             fault = world.script.pop(0) if world.script and self.command in world.methods else Fault()
-        if callable(fault.before):
-            fault.before()
         try:
+            world.prepare(fault)
             if fault.status:
                 self._send(asked, fault.status, fault.headers, fault.body, fault)
             else:
@@ -225,9 +231,9 @@ class _ProxyHandler(_Handler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
 
 
-def slow_down() -> Fault:
+def slow_down(retry_after: str = "0") -> Fault:
     """S3's answer to too many requests."""
     body = (
         b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
     )
-    return Fault(status=503, body=body, headers={"Content-Type": "application/xml"})
+    return Fault(status=503, body=body, headers={"Content-Type": "application/xml", "Retry-After": retry_after})

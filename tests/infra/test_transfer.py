@@ -265,9 +265,10 @@ def test_a_path_that_is_not_there_is_a_sentence(lake, tmp_path):
 
 def test_many_files_come_within_the_bounds_and_each_error_stays_its_own(server, lake):
     wanted = {f"/{n}.tar": DATA[n * 1000 : (n + 1) * 1000] for n in range(12)}
-    for path, data in wanted.items():
+    together = threading.Barrier(2, timeout=20)
+    for number, (path, data) in enumerate(wanted.items()):
         server.files[path] = File(data)
-        server.faults[path] = [Fault(stall_s=0.05)]
+        server.faults[path] = [Fault(before=together.wait if number < 2 else lambda: time.sleep(0.02))]
     server.faults["/3.tar"] = [Fault(status=403)]
     files = [(Remote(url=server.url(path)), raw_key("set", "1", path[1:])) for path in wanted]
     policy = HASTY.replace(connections=4, connections_per_host=2)
@@ -287,7 +288,7 @@ def test_one_slow_host_does_not_hold_up_another(server, lake, tmp_path):
     (tmp_path / "b").write_bytes(b"local")
     slow = [(Remote(url=server.url(PATH)), raw_key("set", str(n), "a.tar")) for n in range(5)]
     local = [(Remote(url=str(tmp_path / "b")), raw_key("set", "1", "b"))]
-    policy = HASTY.replace(connections=3, connections_per_host=2, read_timeout_s=20)
+    policy = HASTY.replace(connections=3, connections_per_host=2)
     results = pull_many(lake, slow + local, policy=policy)
     assert next(results)[0] == "raw/set/1/b"
     gate.set()

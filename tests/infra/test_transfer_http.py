@@ -7,7 +7,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from faulty_server import HASTY, Fault, FaultyServer, File
+from faulty_server import HASTY, IMPATIENT, Fault, FaultyServer, File
 
 from infra.errors import UserError
 from infra.remote import Remote, TransferError, TransferPolicy, Version, redacted
@@ -57,7 +57,7 @@ PASSING = {
 def test_a_fault_that_passes_ends_with_the_right_bytes(server, lake, faults, knows):
     server.files[PATH] = File(DATA)
     server.faults[PATH] = list(faults)
-    pulled = pull_from(lake, declared(server) if knows == "checksum" else undeclared(server))
+    pulled = pull_from(lake, declared(server) if knows == "checksum" else undeclared(server), IMPATIENT)
     assert pulled.path.read_bytes() == DATA
     assert not server.faults[PATH]
     assert in_flight(lake) == []
@@ -91,7 +91,7 @@ def test_a_fault_that_lasts_is_an_error_that_names_the_url(server, lake, fault, 
     server.files[PATH] = File(DATA)
     server.always[PATH] = fault
     with pytest.raises(TransferError, match=sentence) as error:
-        pull_from(lake, declared(server))
+        pull_from(lake, declared(server), IMPATIENT)
     assert server.url(PATH) in str(error.value)
     assert lake.list("raw") == []
 
