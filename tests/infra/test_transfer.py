@@ -18,6 +18,7 @@ from faulty_server import HASTY, Fault, File
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infra import partial
 from infra.errors import UserError
 from infra.lake import open_lake
 from infra.remote import Remote, TransferError, Version
@@ -113,14 +114,14 @@ def test_a_killed_pull_is_resumed_and_only_the_rest_is_asked_for(server, lake):
     server.files[PATH] = File(DATA)
     server.faults[PATH] = [Fault(keep=250_000, gate=gate)]
     child = start_pullers(lake, server.url(PATH), 1)
-    partial = Path(lake.url, f"{KEY}.partial")
+    path = Path(lake.url, f"{KEY}.partial")
     try:
-        wait_until(lambda: partial.exists() and partial.stat().st_size > 200_000, 60)
+        wait_until(lambda: path.exists() and path.stat().st_size > 200_000, 60)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
         gate.set()
-    held = partial.stat().st_size
+    held = path.stat().st_size
     assert not lake.exists(KEY)
     assert lake.list("raw") == []
     pulled = pull(lake, Remote(url=server.url(PATH)), KEY, policy=HASTY)
@@ -193,6 +194,27 @@ def test_two_pullers_of_one_file_pull_it_once(server, lake):
     assert sorted(result.received for result in results) == [0, len(DATA)]
     assert len(server.log) == 1
     assert results[0].path.read_bytes() == DATA
+
+
+def test_a_puller_that_opened_the_partial_of_one_that_then_failed_pulls_the_file_itself(server, lake, monkeypatch):
+    gate, futures, lock = threading.Event(), [], partial._try_lock
+
+    def lock_late(stream):
+        if server.log and not gate.is_set():  # the second puller, whose file the first is about to remove
+            gate.set()
+            futures[0].exception(20)
+        return lock(stream)
+
+    monkeypatch.setattr(partial, "_try_lock", lock_late)
+    server.files[PATH] = File(DATA)
+    server.faults[PATH] = [Fault(before=lambda: gate.wait(20), status=403)]
+    with ThreadPoolExecutor(2) as pool:
+        futures.append(pool.submit(pull, lake, Remote(url=server.url(PATH)), KEY))
+        wait_until(lambda: server.log)
+        second = pool.submit(pull, open_lake(lake.url), Remote(url=server.url(PATH)), KEY)
+        assert second.result().path.read_bytes() == DATA
+    assert isinstance(futures[0].exception(), TransferError)
+    assert names(lake) == ["a.tar", "a.tar.sha256"]
 
 
 def test_a_crowd_of_processes_leaves_one_whole_file(server, lake):
