@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pydantic import ValidationError
+
 from infra.checksums import Checksums, Record
 from infra.errors import UserError
 from infra.fetch import Progress, Watch, fetch, fetch_version, refuse_wrong_sums
@@ -114,19 +116,26 @@ def _publish(lake: Lake, key: str, partial: Partial, remote: Remote) -> None:
     _write_record(lake, key, record)
 
 
-def _write_record(lake: Lake, key: str, record: Record) -> Record:
+def _read_record(lake: Lake, key: str) -> Record:
     name = f"{key}{RECORD}"
     try:
-        lake.create(name, canonical_json(record.model_dump(mode="json")).encode())
-    except FileExistsError:
         return Record.model_validate_json(lake.read(name))
+    except ValidationError as error:
+        raise UserError(f"{lake.url_of(name)} is no record of checksums; delete it and run again") from error
+
+
+def _write_record(lake: Lake, key: str, record: Record) -> Record:
+    try:
+        lake.create(f"{key}{RECORD}", canonical_json(record.model_dump(mode="json")).encode())
+    except FileExistsError:
+        return _read_record(lake, key)
     return record
 
 
 def _checked_record(lake: Lake, remote: Remote, key: str) -> Record:
     """The record of a file that is there, made anew from its bytes where a killed pull did not come to it."""
     try:
-        record = Record.model_validate_json(lake.read(f"{key}{RECORD}"))
+        record = _read_record(lake, key)
     except FileNotFoundError:
         with lake.open(key) as stream:
             record = _write_record(lake, key, Checksums.of(stream).record(remote.name, ""))

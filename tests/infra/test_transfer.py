@@ -82,6 +82,15 @@ def test_a_file_whose_record_was_lost_gets_it_anew_from_its_bytes(server, lake):
     assert again.received == 0
 
 
+def test_a_record_that_is_none_is_told(server, lake):
+    server.files[PATH] = File(DATA)
+    remote = Remote(url=server.url(PATH))
+    pull(lake, remote, KEY, policy=HASTY)
+    lake.write(f"{KEY}.sha256", b"d41d8cd9")
+    with pytest.raises(UserError, match=r"a\.tar\.sha256 is no record of checksums; delete it"):
+        pull(lake, remote, KEY, policy=HASTY)
+
+
 def test_a_file_that_was_cut_is_told(server, lake):
     server.files[PATH] = File(DATA)
     remote = Remote(url=server.url(PATH))
