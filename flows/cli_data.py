@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -26,26 +26,32 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 def ingest(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Names as `meddiff sources` lists them.")],
     path: Annotated[Path | None, typer.Option(help="folder: the directory of CTs.")] = None,
+    name: Annotated[str | None, typer.Option(help="folder: its name in the lake; two folders may share none.")] = None,
+    identified: Annotated[
+        bool, typer.Option("--identified", help="folder: keyed hashes in place of names, patients and paths.")
+    ] = False,
     patients: Annotated[int | None, typer.Option(min=1, help="phantom: how many patients.")] = None,
     seed: Annotated[int | None, typer.Option(help="phantom: another seed, other patients.")] = None,
     lake: LakeOption = "",
     recipe: RecipeOption = "paper",
 ) -> None:
     """Pull and convert sources into the lake; what is unchanged is not read again."""
-    specs = source_specs(sources, path, patients, seed)
+    directory = path and str(path.expanduser().absolute())
+    folder = _given(path=directory, name=name, identified=identified or None)
+    specs = source_specs(sources, folder, _given(patients=patients, seed=seed))
     settings = open_session(lake)
     place = open_lake(settings.lake_url)
     before = read_manifest(place, RECIPES[recipe]())
-    stages = [ingest_status(before, spec.name, spec.make().cases()) for spec in specs]
-    if not all(stage.unchanged for stage in stages):
+    made = [spec.make() for spec in specs]
+    if not all(ingest_status(place, before, source).unchanged for source in made):
         with flows_here(settings):
             from flows.ingest import IngestParams, ingest_ct
 
             ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs))
-    _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [spec.name for spec in specs])
+    _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [source.info.name for source in made])
 
 
-def source_specs(names: list[str], path: Path | None, patients: int | None, seed: int | None) -> tuple[SourceSpec, ...]:
+def source_specs(names: list[str], folder: dict[str, str | bool], phantom: dict[str, int]) -> tuple[SourceSpec, ...]:
     """The sources of a command line, each with the options that are its own.
 
     Raises:
@@ -54,16 +60,19 @@ def source_specs(names: list[str], path: Path | None, patients: int | None, seed
     unknown = sorted(set(names) - set(SOURCES))
     if unknown:
         raise typer.BadParameter(f"unknown source {unknown[0]!r}; known: {', '.join(sorted(SOURCES))}")
-    if "folder" in names and path is None:
+    if "folder" in names and "path" not in folder:
         raise typer.BadParameter("source 'folder' needs --path DIR")
-    options: dict[str, dict[str, str | int]] = {name: {} for name in ("folder", "phantom")}
-    if path is not None:
-        options["folder"]["path"] = str(path.expanduser().absolute())
-    options["phantom"] |= {key: value for key, value in (("patients", patients), ("seed", seed)) if value is not None}
+    if folder.get("name") in SOURCES:
+        raise typer.BadParameter(f"--name {folder['name']} is another source's name; give a name of your own")
+    options = {"folder": folder, "phantom": phantom}
     for owner, given in options.items():
         if given and owner not in names:
             raise typer.BadParameter(f"--{next(iter(given))} belongs to source {owner!r}, which is not named")
-    return tuple(SourceSpec(name=name, options=options.get(name, {})) for name in names)
+    return tuple(SourceSpec(name=name, options=dict(options.get(name, {}))) for name in names)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def cases(

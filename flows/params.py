@@ -20,7 +20,7 @@ from preprocessing.sources.registry import SOURCES, make_source
 from training.config import FINETUNE_PRESETS, PRETRAIN_PRESETS, FinetuneConfig, FinetuneTask, PretrainConfig
 
 Preset = Literal["tiny", "paper"]
-RecipeName = Literal["demo", "paper", "segmented"]
+RecipeName = Literal["demo", "paper", "segmented", "paper-like"]
 DEMO_PATIENTS = 24
 
 
@@ -37,7 +37,8 @@ class SourceSpec(Config):
         "phantom", description="which source", json_schema_extra={"enum": [*sorted(SOURCES)]}
     )
     options: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="options of the source: path for folder; patients and seed for phantom"
+        default_factory=dict,
+        description="options of the source: path, name and identified for folder; patients and seed for phantom",
     )
 
     def make(self) -> Source:

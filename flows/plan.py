@@ -3,15 +3,15 @@
 No Prefect, no torch: it takes seconds, whatever the size of the lake, because only listings and small tables are read.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 from evaluation.config import evaluate_key
 from flows.profiles import Profile
 from infra.config import Config
 from infra.lake import Lake
-from preprocessing.case import Case
+from infra.settings import load_settings
 from preprocessing.manifest import Manifest, read_manifest
+from preprocessing.sources.base import Source
 from training.runs import finetune_key, pretrain_key, run_exists
 
 
@@ -35,24 +35,30 @@ def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
     Raises:
         UserError: a source cannot be listed or the lake cannot be read.
     """
-    listings = [(spec.name, spec.make().cases()) for spec in profile.sources]
+    sources = [spec.make() for spec in profile.sources]
     manifest = read_manifest(lake, profile.full_recipe) if lake else None
     if lake is None or manifest is None or not manifest.number:
-        first = [_would_run(f"ingest {name}", f"{len(cases)} new cases") for name, cases in listings]
+        first = [_would_run(f"ingest {one.info.name}", f"{len(one.cases())} new cases") for one in sources]
         return [*first, *_unknown(profile, "there is no data yet")]
-    first = [ingest_status(manifest, name, cases) for name, cases in listings]
+    first = [ingest_status(lake, manifest, source) for source in sources]
     if not all(stage.unchanged for stage in first):
         return [*first, *_unknown(profile, "the data may change")]
     return [*first, *_models(lake, manifest, profile)]
 
 
-def ingest_status(manifest: Manifest, source: str, cases: Sequence[Case]) -> StageStatus:
-    """Compares what a source lists with the manifest's rows of it, by version token."""
-    stage = f"ingest {source}"
-    rows = {case: row for (owner, case), row in manifest.by_case().items() if owner == source}
-    from preprocessing.ingest import is_unchanged, without_namesakes
+def ingest_status(lake: Lake, manifest: Manifest, source: Source) -> StageStatus:
+    """Compares what a source lists with the manifest's rows of it, by version token.
 
-    listed = {case.id: case for case in without_namesakes(cases)}
+    Raises:
+        UserError: the source cannot be listed, or the lake was filled under another key than its names' hashes.
+    """
+    from preprocessing.identity import prepared
+    from preprocessing.ingest import is_unchanged, rows_by_id, without_namesakes
+
+    source = prepared(source, lake, load_settings())
+    stage = f"ingest {source.info.name}"
+    rows = rows_by_id(manifest, source)
+    listed = {case.id: case for case in without_namesakes(source.cases())}
     new = len(listed.keys() - rows.keys())
     gone = len(rows.keys() - listed.keys())
     changed = sum(not is_unchanged(listed[name], rows[name]) for name in listed.keys() & rows.keys())

@@ -53,6 +53,9 @@ class Case(Config):
     citation: str = ""
     version: str = ""
     notes: tuple[str, ...] = Field((), description="what the listing already found odd; becomes findings")
+    split: Literal["", "train", "val", "test"] = Field(
+        "", description="the data set's own; empty = by the patient's hash"
+    )
     problem: str = Field("", description="known already when listed (two images in one case, a label without image)")
 
     @property

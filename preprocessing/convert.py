@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake, storage_errors
-from preprocessing.body import COARSE_MM, body_planes, complete_anatomy
+from preprocessing.body import body_planes, complete_anatomy
 from preprocessing.case import Case, CaseError
 from preprocessing.decode import decode_labels, read_companion, read_image
-from preprocessing.duplicates import signature
 from preprocessing.geometry import Geometry
 from preprocessing.layout import Pyramid
 from preprocessing.manifest import ManifestRow
@@ -36,6 +35,7 @@ from preprocessing.regions import RegionExtent
 from preprocessing.resample import resample, resample_onto
 from preprocessing.seal import read_seal
 from preprocessing.segmenter import with_anatomy
+from preprocessing.signature import coarse_level, signature
 from preprocessing.sources.base import Source
 from preprocessing.store import CaseRecord, open_case, seal_case, write_case
 from preprocessing.volume import Volume
@@ -162,8 +162,6 @@ def _record(
     findings: tuple[str, ...],
     checksums: dict[str, str],
 ) -> CaseRecord:
-    spacing = pyramid.geometry.spacing_mm[0]
-    level = min(len(pyramid.image) - 1, max(0, round(np.log2(COARSE_MM / spacing))))
     return CaseRecord(
         source=case.source,
         case=case.id,
@@ -182,7 +180,7 @@ def _record(
         audit=volume.audit,
         findings=(*volume.findings, *findings),
         checksums=checksums,
-        signature=signature(pyramid.image[level], pyramid.anatomy[level] > 0),
+        signature=signature(pyramid.image[coarse_level(pyramid.geometry.spacing_mm[0], len(pyramid.image))]),
     )
 
 
@@ -209,7 +207,8 @@ def _file_checksum(path: str) -> str:
 
 def input_of(case: Case, checksums: dict[str, str]) -> str:
     """16 hex characters over all that goes into a stored case but the recipe: the files' bytes and what they mean."""
-    left_out = {"image", "lesion", "companions", "labels", "version", "problem", *(() if case.stack else ("stack",))}
+    left_out = {"image", "lesion", "companions", "labels", "version", "problem", "split"}
+    left_out |= set() if case.stack else {"stack"}
     meaning = case.model_dump(mode="json", exclude=left_out)
     labels = [label.model_dump(mode="json", exclude={"path"}) for label in case.labels]
     return fingerprint({"case": meaning, "labels": labels, "files": checksums})[:16]

@@ -1,72 +1,74 @@
-"""Duplicates: a small signature per case and the clusters of cases whose signatures nearly agree.
+"""Duplicates: which stored cases are the same scan, and the clusters that they form.
 
-A signature is the soft-tissue image of the body, cropped to it and averaged into 16³ blocks, standardised and rounded
-to int8, in base64. Two cases of one cluster are the same scan under two names, as far as this can tell: the cosine of
-their signatures is above a threshold.
+Candidates come from the signatures in the manifest's rows; what is a duplicate is decided from the voxels of the
+pyramid level nearest to 4 mm. Whether two cases are twins depends on these two alone, so neither the other cases nor
+the order of ingest matter; what was decided once is kept in the rows and not decided again.
 """
 
-import base64
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-EDGE = 16
-SOFT_HU = (-200, 300)
-SAME_COSINE = 0.98
-BLOCK = 1024
-QUANTUM = 32
+from infra.lake import Lake, storage_errors
+from preprocessing.candidates import candidate_pairs
+from preprocessing.case import CaseError
+from preprocessing.same_scan import SAME_AGREEMENT, agreement
+from preprocessing.signature import coarse_level
+from preprocessing.store import StoredCase
+
+logger = logging.getLogger(__name__)
+OPEN_VOLUMES = 64
+Twins = set[tuple[str, str]]
 
 
-def signature(image: NDArray[np.int16], body: NDArray[np.bool_]) -> str:
-    """The signature of a volume (int16 HU and body mask of one shape; a coarse level is enough)."""
-    where = [np.flatnonzero(body.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    box = tuple(slice(int(i[0]), int(i[-1]) + 1) if len(i) else slice(None) for i in where)
-    small = _block_means(np.clip(image[box], *SOFT_HU).astype(np.float32))
-    spread = float(small.std())
-    scaled = (small - small.mean()) / spread if spread > 0 else small * 0
-    return base64.b64encode(np.clip(np.rint(scaled * QUANTUM), -127, 127).astype(np.int8).tobytes()).decode()
+def find_twins(lake: Lake, signatures: Mapping[str, str], new: Collection[str]) -> Twins:
+    """Pairs of keys (the smaller first) of stored cases that are the same scan, at least one of them in `new`.
 
-
-def _block_means(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    for axis in range(3):
-        length = array.shape[axis]
-        edges = np.linspace(0, length, EDGE + 1)
-        start = np.minimum(edges[:-1].astype(int), length - 1)
-        stop = np.maximum(np.ceil(edges[1:]).astype(int), start + 1)
-        total = np.concatenate([np.zeros_like(array.take([0], axis)), np.cumsum(array, axis)], axis)
-        count = (stop - start).reshape([-1 if a == axis else 1 for a in range(3)])
-        array = (total.take(stop, axis) - total.take(start, axis)) / count
-    return array.astype(np.float32)
-
-
-def clusters(names: Sequence[str], signatures: Sequence[str]) -> list[str]:
-    """For every case the smallest name of its cluster; its own where it is alone or has no signature.
-
-    The answer depends on the set of cases, not on their order.
+    `signatures` are those of all stored cases by their key in the lake.
     """
-    known = [i for i, text in enumerate(signatures) if text]
-    out = list(names)
-    if not known:
-        return out
-    vectors = np.stack([np.frombuffer(base64.b64decode(signatures[i]), np.int8) for i in known]).astype(np.float32)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    _, labels = connected_components(_alike(vectors), directed=False)
+    keys = sorted(key for key, text in signatures.items() if text)
+    pairs = candidate_pairs([signatures[key] for key in keys], [key in new for key in keys])
+    volume = lru_cache(OPEN_VOLUMES)(lambda key: _coarse_volume(lake, key))
+    twins: Twins = set()
+    for (i, j), arrangements in sorted(pairs.items()):
+        one, other = volume(keys[i]), volume(keys[j])
+        if one is None or other is None:
+            continue
+        if any(agreement(one, other, arrangement) >= SAME_AGREEMENT for arrangement in arrangements):
+            twins.add((keys[i], keys[j]))
+    return twins
+
+
+def _coarse_volume(lake: Lake, key: str) -> NDArray[np.int16] | None:
+    stored = StoredCase(lake, key)
+    try:
+        return stored.read_all("image", coarse_level(stored.geometry().spacing_mm[0], stored.num_levels))
+    except (CaseError, *storage_errors(lake.url)) as error:
+        logger.warning("%s cannot be compared with others: %s", key, error)
+        return None
+
+
+def clusters(names: Sequence[str], keys: Sequence[str], twins: Iterable[tuple[str, str]]) -> list[str]:
+    """For every case the smallest name of its cluster: all that are twins over any number of steps, or its own.
+
+    Args:
+        names: what the cases are called.
+        keys: where they are stored, "" for those that are not; cases of one key are one scan.
+        twins: pairs of keys.
+    """
+    nodes = {key: n for n, key in enumerate(dict.fromkeys(key for key in keys if key))}
+    edges = [(nodes[a], nodes[b]) for a, b in twins if a in nodes and b in nodes]
+    rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
+    graph = sparse.coo_matrix((np.ones(len(edges), bool), (rows, columns)), shape=(len(nodes), len(nodes)))
+    labels = connected_components(graph, directed=False)[1] if nodes else []
     smallest: dict[int, str] = {}
-    for i, label in zip(known, labels, strict=True):
-        smallest[label] = min(names[i], smallest.get(label, names[i]))
-    for i, label in zip(known, labels, strict=True):
-        out[i] = smallest[label]
-    return out
-
-
-def _alike(vectors: NDArray[np.float32]) -> sparse.coo_matrix:
-    rows, columns = [], []
-    for start in range(0, len(vectors), BLOCK):
-        row, column = np.nonzero(vectors[start : start + BLOCK] @ vectors.T > SAME_COSINE)
-        rows.append(row + start)
-        columns.append(column)
-    index = np.concatenate(rows), np.concatenate(columns)
-    return sparse.coo_matrix((np.ones(len(index[0]), bool), index), shape=(len(vectors), len(vectors)))
+    for name, key in zip(names, keys, strict=True):
+        if key:
+            label = labels[nodes[key]]
+            smallest[label] = min(name, smallest.get(label, name))
+    return [smallest[labels[nodes[key]]] if key else name for name, key in zip(names, keys, strict=True)]

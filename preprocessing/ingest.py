@@ -19,8 +19,9 @@ from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.case import Case
 from preprocessing.convert import UNEXPECTED, convert_case, quarantined_row
+from preprocessing.identity import IdentifiedSource, prepared, remember_identities, silenced
 from preprocessing.manifest import Manifest, ManifestRow, commit, read_manifest
-from preprocessing.origins import remember_root, source_root
+from preprocessing.origins import remember_root, root_id, several_roots, source_root
 from preprocessing.preview import contact_sheet, preview_key, sheet_key
 from preprocessing.recipe import Recipe
 from preprocessing.segmenter import require_segmenter
@@ -76,7 +77,7 @@ def ingest(
     Args:
         lake: where to.
         recipe: how.
-        sources: what; each one's rows replace its former ones.
+        sources: what; each one's rows replace its former ones, for an unnamed folder those of the same folder.
         settings: where the workers are; the environment's by default.
         on_progress: called with source, cases done, cases in all, and the row of the case just done (None at first).
 
@@ -84,19 +85,51 @@ def ingest(
         UserError: a source lists nothing, or the lake cannot be written.
     """
     settings = settings or load_settings()
-    known = read_manifest(lake, recipe).by_case()
+    recipe = recipe.stored
     counts = []
     with ExitStack() as stack:
         workers = _Workers(stack, settings)
-        for source in sources:
+        for given in sources:
+            source = prepared(given, lake, settings)
+            known = rows_by_id(read_manifest(lake, recipe), source)
             rows, done = _ingest_source(lake, recipe, source, known, workers, on_progress)
-            if root := source_root(source):
-                remember_root(root, settings)
-            commit(lake, recipe, {source.info.name: rows})
+            _remember(source, settings)
+            manifest = commit(lake, recipe, {source.info.name: rows}, _replaced_roots(source))
             counts.append(done)
             if done.converted:
-                _write_sheet(lake, recipe, source.info.name, rows)
+                _write_sheet(lake, recipe, source.info.name, manifest)
     return IngestSummary(read_manifest(lake, recipe), tuple(counts))
+
+
+def rows_by_id(manifest: Manifest, source: Source) -> dict[str, ManifestRow]:
+    """The manifest's rows of a source, of its own folder where it has several, by the id that the source lists."""
+    rows = manifest.rows[manifest.rows["source"] == source.info.name]
+    if root := _root(source):
+        rows = rows[rows["root"] == root]
+    found = Manifest(rows).by_case().values()
+    return {row.listed: row for row in found}
+
+
+def _root(source: Source) -> str:
+    """The id of the folder in the rows of a source that may have several; "" for every other source."""
+    if isinstance(source, IdentifiedSource):
+        return source.root if several_roots(source.source) else ""
+    folder = source_root(source)
+    return root_id(folder) if folder and several_roots(source) else ""
+
+
+def _replaced_roots(source: Source) -> tuple[str, ...] | None:
+    """The folders whose rows a commit replaces: also those of the same folder before its names were hidden."""
+    if not (root := _root(source)):
+        return None
+    return (root, root_id(source.folder)) if isinstance(source, IdentifiedSource) else (root,)
+
+
+def _remember(source: Source, settings: Settings) -> None:
+    if isinstance(source, IdentifiedSource):
+        remember_identities(source, source.cases(), settings)
+    elif root := source_root(source):
+        remember_root(root, settings)
 
 
 class _Workers:
@@ -116,7 +149,7 @@ def _ingest_source(
     lake: Lake,
     recipe: Recipe,
     source: Source,
-    known: dict[tuple[str, str], ManifestRow],
+    known: dict[str, ManifestRow],
     workers: _Workers,
     on_progress: Progress | None,
 ) -> tuple[list[ManifestRow], SourceCounts]:
@@ -125,7 +158,7 @@ def _ingest_source(
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
     looked_up = [(case, _unchanged_row(case, known)) for case in cases]
-    rows = [row for _, row in looked_up if row]
+    rows = [_noted(row, case, source) for case, row in looked_up if row]
     unchanged = len(rows)
     pending = [case for case, row in looked_up if row is None]
     require_segmenter(recipe, pending, workers.settings)
@@ -144,11 +177,11 @@ def _ingest_source(
 def _convert_all(
     lake: Lake, recipe: Recipe, source: Source, cases: list[Case], workers: _Workers
 ) -> Iterator[ManifestRow]:
-    convert = partial(convert_case, source=source, recipe=recipe, lake=lake)
+    convert = partial(_convert, source=source, recipe=recipe, lake=lake)
     healthy = []
     for case in cases:
         if case.problem:
-            yield quarantined_row(case, lake, source, case.problem)
+            yield _noted(quarantined_row(case, lake, source, case.problem), case, source)
         else:
             healthy.append(case)
     if not healthy:
@@ -157,9 +190,25 @@ def _convert_all(
         if isinstance(result, UserError):
             raise result
         if isinstance(result, Exception):
-            logger.error("%s/%s: %r", case.source, case.id, result)
             result = quarantined_row(case, lake, source, _worker_reason(result))
-        yield result
+            logger.error("%s/%s: %s", case.source, case.id, _noted(result, case, source).reason)
+        yield _noted(result, case, source)
+
+
+def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
+    if isinstance(source, IdentifiedSource):
+        with silenced():
+            return convert_case(case, source, recipe, lake)
+    return convert_case(case, source, recipe, lake)
+
+
+def _noted(row: ManifestRow, case: Case, source: Source) -> ManifestRow:
+    """The row with what only the source knows: its folder, the declared split, and hashes in place of names."""
+    changes: dict[str, object] = {"root": _root(source), "declared": case.split, "case": case.id}
+    if isinstance(source, IdentifiedSource):
+        reason = source.reason(row.reason, case) if row.reason else row.reason
+        changes |= {"origin": source.origin(case), "reason": reason}
+    return row.replace(**changes)
 
 
 def _worker_reason(error: Exception) -> str:
@@ -178,8 +227,8 @@ def is_unchanged(case: Case, row: ManifestRow) -> bool:
     return not reason.startswith(UNEXPECTED) and reason == (case.problem or reason)
 
 
-def _unchanged_row(case: Case, known: dict[tuple[str, str], ManifestRow]) -> ManifestRow | None:
-    row = known.get((case.source, case.id))
+def _unchanged_row(case: Case, known: dict[str, ManifestRow]) -> ManifestRow | None:
+    row = known.get(case.id)
     return row if row and is_unchanged(case, row) else None
 
 
@@ -196,12 +245,11 @@ def without_namesakes(cases: Sequence[Case]) -> list[Case]:
     return out
 
 
-def _write_sheet(lake: Lake, recipe: Recipe, source: str, rows: Sequence[ManifestRow]) -> None:
-    sealed = sorted((row for row in rows if row.status == "sealed"), key=lambda row: row.case)
+def _write_sheet(lake: Lake, recipe: Recipe, source: str, manifest: Manifest) -> None:
     pictures = []
-    for row in sealed:
+    for row in Manifest(manifest.sealed(source=source)).by_case().values():
         try:
-            pictures.append((row.case, lake.read(preview_key(recipe, source, row.case, row.input))))
+            pictures.append((row.case, lake.read(preview_key(recipe, source, row.listed, row.input))))
         except FileNotFoundError:
             logger.info("no preview of %s/%s", source, row.case)
     if pictures:

@@ -27,6 +27,11 @@ def root_id(root: Path) -> str:
     return fingerprint(str(root))[:12]
 
 
+def several_roots(source: object) -> bool:
+    """Whether other folders may stand beside this one under the source's name; not where the user gave it a name."""
+    return source_root(source) is not None and not getattr(source, "name", "")
+
+
 def stored_origin(path: str, lake: Lake, root: Path | None) -> str:
     """How an origin is written into the manifest."""
     for folder, prefix in ((lake.local_path(""), IN_LAKE), (root, f"{root_id(root)}:" if root else "")):

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.config import Config
+from infra.fingerprint import fingerprint
 
 
 class SplitRule(Config):
@@ -17,6 +18,9 @@ class SplitRule(Config):
     train: float = Field(0.90, ge=0, le=1)
     val: float = Field(0.05, ge=0, le=1)
     salt: str = "meddiff-1"
+    paper_like: bool = Field(
+        False, description="when read: nothing is excluded as a duplicate of test data, and every row is marked"
+    )
 
 
 class Segmenter(Config):
@@ -48,6 +52,16 @@ class Recipe(Config):
     )
     split: SplitRule = SplitRule()
 
+    @property
+    def fingerprint(self) -> str:
+        """32 hex characters over what decides stored bytes and splits; `paper_like` is only a way of reading them."""
+        return fingerprint(self.model_dump(mode="json", exclude={"split": {"paper_like"}}))
+
+    @property
+    def stored(self) -> "Recipe":
+        """The same recipe as data is written with it: without a way of reading."""
+        return self.replace(split=self.split.replace(paper_like=False))
+
 
 def paper() -> Recipe:
     """1, 2 and 4 mm, 128³ thumbnails, 90/5/5 by patient: the paper's data."""
@@ -74,4 +88,9 @@ def demo() -> Recipe:
     )
 
 
-RECIPES = {"paper": paper, "segmented": segmented, "demo": demo}
+def paper_like() -> Recipe:
+    """The same stored data as `paper`, read as the paper must have: duplicates of test cases stay in training."""
+    return Recipe(split=SplitRule(paper_like=True))
+
+
+RECIPES = {"paper": paper, "segmented": segmented, "demo": demo, "paper-like": paper_like}

@@ -1,4 +1,5 @@
-"""The split: train, val or test by a hash of the patient; a duplicate of a test case is excluded from training.
+"""The split: train, val or test by a hash of the patient, or as the data set declares; a case that is tied to a test
+case by a duplicate or a patient is excluded from training.
 
 A pure function of the rows, so the order of ingest does not matter, and adding cases can only move others from train
 or val to excluded.
@@ -7,6 +8,11 @@ or val to excluded.
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from preprocessing.recipe import SplitRule
 
@@ -22,17 +28,32 @@ def patient_split(source: str, patient: str, rule: SplitRule) -> Split:
     return "val" if position < rule.train + rule.val else "test"
 
 
-def case_splits(
-    sources: Sequence[str], patients: Sequence[str], clusters: Sequence[str], sealed: Sequence[bool], rule: SplitRule
+def listed_splits(sources: Sequence[str], patients: Sequence[str], declared: Sequence[str], rule: SplitRule) -> list:
+    """The split of every case before duplicates count: the one that its data set declares, else its patient's."""
+    known: dict[tuple[str, str], Split] = {}
+    for key in zip(sources, patients, strict=True):
+        if key not in known:
+            known[key] = patient_split(*key, rule)
+    return [own or known[key] for key, own in zip(zip(sources, patients, strict=True), declared, strict=True)]
+
+
+def without_leaks(
+    splits: Sequence[Split],
+    sources: Sequence[str],
+    patients: Sequence[str],
+    clusters: Sequence[str],
+    sealed: Sequence[bool],
 ) -> list[Split]:
-    """The split of every case: its patient's, but excluded where its cluster holds a sealed test case."""
-    first = [patient_split(source, patient, rule) for source, patient in zip(sources, patients, strict=True)]
-    tested = {
-        cluster
-        for cluster, split, is_sealed in zip(clusters, first, sealed, strict=True)
-        if split == "test" and is_sealed
-    }
-    return [
-        "excluded" if split != "test" and cluster in tested else split
-        for split, cluster in zip(first, clusters, strict=True)
-    ]
+    """The splits with `excluded` in place of train and val where a case is tied to a sealed test case.
+
+    Cases of one cluster are tied, and so are cases of one patient, over as many steps as it takes.
+    """
+    cases = np.arange(len(splits))
+    ties = [pd.factorize(pd.Series(list(zip(sources, patients, strict=True)), dtype=object))[0]]
+    ties += [pd.factorize(pd.Series(list(clusters), dtype=object))[0] + ties[0].max(initial=-1) + 1]
+    nodes = len(cases) + max((tie.max(initial=-1) for tie in ties), default=-1) + 1
+    rows, columns = np.tile(cases, 2), np.concatenate(ties) + len(cases)
+    graph = sparse.coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(nodes, nodes))
+    group = connected_components(graph, directed=False)[1][: len(cases)]
+    tested = {g for g, split, done in zip(group, splits, sealed, strict=True) if split == "test" and done}
+    return ["excluded" if s != "test" and g in tested else s for s, g in zip(splits, group, strict=True)]

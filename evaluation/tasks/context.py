@@ -142,7 +142,7 @@ class TaskContext:
     ) -> list[Row]:
         """Tidy rows of one case."""
         where = {
-            "dataset": subject.source,
+            "dataset": self._dataset(subject.source),
             "region": subject.region,
             "case": subject.case,
             "patient": subject.patient,
@@ -162,12 +162,16 @@ class TaskContext:
         """Tidy rows of a whole set of cases: no one patient, but how many."""
         dataset = "+".join(sorted({subject.source for subject in subjects}))
         patients = len({(subject.source, subject.patient) for subject in subjects})
-        where = {"dataset": dataset, "region": region, "case": "", "patient": "", "patients": patients}
+        where = {"dataset": self._dataset(dataset), "region": region, "case": "", "patient": "", "patients": patients}
         return [self._row(task, setting, method, measurement) | where for measurement in measurements]
 
     def unmeasured(self, task: TaskName, region: str, metric: str, unit: str, reason: str) -> list[Row]:
         """The row that says why a region or a task has no number."""
         return self.set_rows(task, region, (), "", "ours", [missing(metric, unit, reason)])
+
+    def _dataset(self, source: str) -> str:
+        """The data set of a row; marked where duplicates of test cases were left in the training data."""
+        return f"{source} (paper-like)".strip() if self.manifest.paper_like else source
 
     def _row(self, task: TaskName, setting: str, method: str, measurement: Measurement) -> Row:
         return {

@@ -52,13 +52,17 @@ class FolderSource(Config):
     """A directory of CTs. Patients are told apart by PatientID, else by folder and file name (`naming`)."""
 
     path: str = Field(min_length=1, description="the directory")
+    name: str = Field(
+        "", pattern=r"^([a-z0-9][a-z0-9_-]*)?$", description="the source's name in the lake; empty = folder"
+    )
+    identified: bool = Field(False, description="hide names: ids, patients and paths become keyed hashes")
     declared_region: RegionName | None = Field(None, description="the region of every CT in it, if you know it")
     licence: str = "unknown"
 
     @property
     def info(self) -> SourceInfo:
         """The catalogue's entry."""
-        return INFO
+        return INFO.replace(name=self.name or INFO.name)
 
     def cases(self) -> list[Case]:
         """Every image and series, sorted by id.
@@ -86,7 +90,7 @@ class FolderSource(Config):
 
     def _case(self, **fields: Any) -> Case:
         regions = (self.declared_region,) if self.declared_region else ()
-        case = Case(source=INFO.name, declared_regions=regions, licence=self.licence, **fields)
+        case = Case(source=self.info.name, declared_regions=regions, licence=self.licence, **fields)
         return case.replace(version=_version(case.origin))
 
     def _series_case(self, series: Series, pairs: Pairs, root: Path) -> Case:

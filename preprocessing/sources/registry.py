@@ -18,7 +18,7 @@ def source_infos() -> list[SourceInfo]:
     return [import_module(SOURCES[name][0]).INFO for name in sorted(SOURCES)]
 
 
-def make_source(name: str, **options: object) -> Source:
+def make_source(name: str, /, **options: object) -> Source:
     """The source of this name with its own options.
 
     Raises:

@@ -6,5 +6,6 @@ that only the working is proved. Rows are flat and have equal keys. A new benchm
 
 BENCHMARKS = {
     "convert": "benchmarks.convert",
+    "duplicates": "benchmarks.duplicates",
     "store": "benchmarks.store",
 }

@@ -1,89 +1,124 @@
-"""Duplicates: the same scan under two names is found, other scans are not, and test data stays out of training."""
+"""Duplicates: copies of a scan are found whatever was done to them; other scans and other visits are not."""
+
+import itertools
 
 import numpy as np
 import pytest
-from scipy import ndimage
-from store_samples import RECIPE, made_image
+from benchmarks.duplicates import COPIES, coarse, copies, measure, real_scans
+from store_samples import RECIPE, made_image, made_pyramid, made_record
 
 from infra.lake import open_lake
-from preprocessing.duplicates import clusters, signature
+from preprocessing.candidates import Arrangement, candidate_pairs
+from preprocessing.duplicates import clusters, find_twins
 from preprocessing.manifest import ManifestRow, commit
-from preprocessing.split import patient_split
+from preprocessing.same_scan import SAME_AGREEMENT, agreement
+from preprocessing.signature import coarse_level, read_signature, signature
+from preprocessing.store import write_case
 
-SHAPE = (60, 70, 80)
-IMAGE = made_image(0, SHAPE)
-
-
-def sign(image: np.ndarray) -> str:
-    return signature(image, image > -500)
+RECALL = 1.0  # measured for every transformation on the scans of `test_real_copies_are_found`
 
 
-def group(*images: np.ndarray) -> list[str]:
-    return clusters([str(n) for n in range(len(images))], [sign(image) for image in images])
+def test_a_signature_is_small_text_also_of_the_longest_body():
+    long = np.tile(made_image(0, (60, 70, 80)), (10, 1, 1))
+    assert len(signature(long)) <= 4096
+    own, stretched = read_signature(signature(long))
+    assert own.vectors.shape[1] == stretched.vectors.shape[1] == 64
+    assert np.allclose(np.linalg.norm(own.vectors, axis=1), 1, atol=1e-5)
 
 
-def smooth(seed: int) -> np.ndarray:
-    lumps = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 1, SHAPE), 5) * 2500
-    return np.where(IMAGE > -500, lumps, -1000).astype(np.int16)
+def test_a_volume_without_anything_in_it_has_no_points_and_no_candidates():
+    empty = signature(np.full((20, 30, 30), -1000, np.int16))
+    assert candidate_pairs([empty, empty], [True, True]) == {}
+    assert candidate_pairs([], []) == {}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda image: image + np.random.default_rng(9).integers(-20, 20, image.shape, dtype=np.int16),
-        lambda image: np.pad(image, ((0, 0), (8, 5), (3, 9)), constant_values=-1000),
-        lambda image: ndimage.zoom(image, 0.8, order=1),
-    ],
-    ids=["noise", "more air around", "resampled"],
-)
-def test_the_same_scan_under_two_names_is_one_cluster(change):
-    assert group(smooth(0), smooth(1), change(smooth(0)).astype(np.int16)) == ["0", "1", "0"]
+def test_only_pairs_with_a_new_case_are_compared():
+    text = signature(made_image(0))
+    assert candidate_pairs([text, text], [False, False]) == {}
+    assert candidate_pairs([text, text], [False, True]).keys() == {(0, 1)}
 
 
-def test_different_scans_are_clusters_of_their_own():
-    assert group(*(smooth(seed) for seed in range(6))) == list("012345")
+@pytest.mark.parametrize("mirror", itertools.product((1, -1), repeat=3))
+def test_the_arrangement_of_a_mirrored_part_is_told(mirror):
+    image = made_image(1)
+    part = image[5:33, 3:40, 4:47][tuple(slice(None, None, step) for step in mirror)]
+    found = candidate_pairs([signature(image), signature(part)], [True, True])[0, 1]
+    assert mirror in {arrangement.mirror for arrangement in found}
+    assert max(agreement(image, part, arrangement) for arrangement in found) > 0.95
 
 
-def test_the_cluster_is_named_after_its_smallest_member_in_any_order():
-    signatures = {"b": sign(smooth(0)), "a": sign(smooth(0)), "c": sign(smooth(1))}
-    for order in ("bac", "cab", "abc"):
-        answer = dict(zip(order, clusters(list(order), [signatures[name] for name in order]), strict=True))
-        assert answer == {"a": "a", "b": "a", "c": "c"}
+def test_a_wrong_arrangement_does_not_agree():
+    assert agreement(made_image(0), made_image(1), Arrangement((1, 1, 1), (0, 0, 0))) < 0.5
 
 
-def test_cases_without_a_signature_are_alone():
-    assert clusters(["x", "y"], ["", ""]) == ["x", "y"]
-    assert clusters([], []) == []
+def test_the_level_nearest_to_four_millimetres_is_compared():
+    assert [coarse_level(spacing, 3) for spacing in (0.5, 1.0, 2.0, 4.0, 8.0)] == [2, 2, 1, 0, 0]
 
 
-def test_a_signature_is_small_text_and_an_empty_body_has_none_alike():
-    assert len(sign(IMAGE)) < 6000
-    assert sign(np.full(SHAPE, -1000, np.int16)) == sign(np.full(SHAPE, -1000, np.int16))
+def test_a_cluster_goes_over_any_number_of_steps_and_has_its_smallest_name():
+    assert clusters(list("dcba"), ["4", "3", "2", "1"], [("3", "4"), ("2", "3")]) == ["b", "b", "b", "a"]
+    assert clusters(["x", "y"], ["", ""], []) == ["x", "y"]
+    assert clusters(["x", "y"], ["k", "k"], []) == ["x", "x"]
+    assert clusters([], [], []) == []
 
 
-def row(source: str, patient: str, image: np.ndarray, status: str = "sealed") -> ManifestRow:
-    return ManifestRow(source=source, case=patient, patient=patient, status=status, signature=sign(image))  # pyright: ignore
+def stored(lake, source: str, seed: int, signed: bool = True) -> ManifestRow:
+    pyramid, key = made_pyramid(seed), f"ct/{source}/{seed}.zarr"
+    record = made_record(source=source)
+    if not lake.exists(f"{key}/zarr.json"):
+        write_case(lake, key, pyramid, record, RECIPE)
+    text = signature(pyramid.image[0]) if signed else ""
+    return ManifestRow(source=source, case=str(seed), patient=str(seed), status="sealed", key=key, signature=text)
 
 
-def test_training_cases_that_duplicate_a_test_case_are_excluded_in_any_order(tmp_path):
-    names = [str(n) for n in range(200)]
-    test = next(n for n in names if patient_split("a", n, RECIPE.split) == "test")
-    train = next(n for n in names if patient_split("b", n, RECIPE.split) == "train")
-    rows = {"a": [row("a", test, smooth(0))], "b": [row("b", train, smooth(0)), row("b", "other", smooth(1))]}
-    for order in ("ab", "ba"):
-        lake = open_lake(str(tmp_path / order))
+def test_twins_are_the_same_whichever_case_comes_last_and_are_not_sought_again(tmp_path, monkeypatch):
+    lake = open_lake(str(tmp_path))
+    data = {source: [stored(lake, source, seed) for seed in (0, 1)] for source in "ab"}
+    found = []
+    for order in itertools.permutations("ab"):
+        place = open_lake(str(tmp_path / "".join(order)))
         for source in order:
-            manifest = commit(lake, RECIPE, {source: rows[source]})
-        splits = {key: found.split for key, found in manifest.by_case().items()}
-        assert splits["a", test] == "test"
-        assert splits["b", train] == "excluded"
-        assert splits["b", "other"] == patient_split("b", "other", RECIPE.split)
+            data[source] = [stored(place, source, seed) for seed in (0, 1)]
+            manifest = commit(place, RECIPE, {source: data[source]})
+        found.append(manifest.fingerprint)
+        assert list(manifest.rows["cluster"]) == ["a/0", "a/1", "a/0", "a/1"]
+    assert found[0] == found[1]
+    monkeypatch.setattr("preprocessing.manifest.find_twins", None)
+    again = commit(place, RECIPE, {"a": data["a"]})
+    assert again.number == manifest.number
 
 
-def test_a_quarantined_test_case_excludes_nobody(tmp_path):
-    names = [str(n) for n in range(200)]
-    test = next(n for n in names if patient_split("a", n, RECIPE.split) == "test")
-    train = next(n for n in names if patient_split("a", n, RECIPE.split) == "train")
-    rows = [row("a", test, smooth(0), "quarantined"), row("a", train, smooth(0))]
-    manifest = commit(open_lake(str(tmp_path)), RECIPE, {"a": rows})
-    assert manifest.by_case()["a", train].split == "train"
+def test_a_case_that_cannot_be_read_is_nobodys_twin(tmp_path):
+    lake = open_lake(str(tmp_path))
+    row = stored(lake, "a", 0)
+    assert find_twins(lake, {row.key: row.signature, "ct/gone.zarr": row.signature}, {row.key}) == set()
+
+
+@pytest.fixture(scope="module")
+def scans(real_data):
+    return real_scans(real_data, ("abdomen-3mm", "abdomen-3mm-crop", "sarcoma", "lung-two-visits", "chest-4mm"))
+
+
+def test_real_copies_are_found(scans):
+    chosen = {name: scan for name, scan in scans.items() if "STS_001" in name or "baseline" in name}
+    table = measure(chosen, {}, COPIES)
+    assert {row["copy"]: row["recall"] for row in table if row["copy"] != "pairs"} == dict.fromkeys(COPIES, RECALL)
+
+
+def test_the_known_pairs_are_twins_and_no_other_scans_are(scans):
+    table = measure(scans, {("abdomen-3mm", "abdomen-3mm-crop"), ("chest-4mm__ct-64", "chest-4mm__dicom")}, ())
+    (row,) = [row for row in table if row["copy"] == "pairs"]
+    assert (row["precision"], row["recall"]) == (1.0, 1.0)
+    assert row["pairs"] > 20
+
+
+def test_two_visits_of_a_patient_are_two_scans(scans):
+    one, other = (coarse(*scan) for name, scan in scans.items() if name.startswith("lung-two-visits"))
+    found = candidate_pairs([signature(one), signature(other)], [True, True])
+    assert max((agreement(one, other, a) for some in found.values() for a in some), default=0) < SAME_AGREEMENT - 0.1
+
+
+def test_every_copy_of_the_benchmark_is_another_volume(scans):
+    image, geometry = next(iter(scans.values()))
+    made = dict(copies(image, geometry))
+    assert made.keys() == set(COPIES)

@@ -12,6 +12,7 @@ from preprocessing import ingest as module
 from preprocessing.ingest import ingest
 from preprocessing.manifest import case_rows, read_manifest
 from preprocessing.preview import sheet_key
+from preprocessing.sources.folder import FolderSource
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,35 @@ def test_a_full_disk_ends_the_ingest_and_nothing_is_refused_for_it(settings, tmp
     with pytest.raises(UserError, match="no space is left for made/case-1"):
         ingest(lake, RECIPE, [source], settings=settings)
     assert read_manifest(lake, RECIPE).number == 0
+
+
+def problem_folder(path, *names: str) -> FolderSource:
+    path.mkdir(parents=True)
+    for name in names:
+        (path / f"{name}_seg.nrrd").write_bytes(b"a label without an image needs no worker")
+    return FolderSource(path=str(path))
+
+
+def test_two_folders_stand_side_by_side_in_any_order(tmp_path):
+    one, other = problem_folder(tmp_path / "one", "x", "y"), problem_folder(tmp_path / "other", "x", "z")
+    fingerprints = []
+    for order in ((one, other), (other, one), (one, other, one)):
+        lake = open_lake(str(tmp_path / f"lake{len(fingerprints)}"))
+        for source in order:
+            rows = ingest(lake, RECIPE, [source], settings=Settings(home=tmp_path / "home")).manifest.rows
+        fingerprints.append(read_manifest(lake, RECIPE).fingerprint)
+        assert [case.partition("@")[0] for case in rows["case"]] == ["x_seg", "x_seg", "y_seg", "z_seg"]
+        assert rows["case"].is_unique
+    assert len(set(fingerprints)) == 1
+    (tmp_path / "one" / "y_seg.nrrd").unlink()
+    rows = ingest(lake, RECIPE, [one], settings=Settings(home=tmp_path / "home")).manifest.rows
+    assert [case.partition("@")[0] for case in rows["case"]] == ["x_seg", "x_seg", "z_seg"]
+
+
+def test_a_named_folder_is_one_data_set_wherever_it_lies(tmp_path):
+    lake = open_lake(str(tmp_path / "lake"))
+    for place in ("one", "other"):
+        source = problem_folder(tmp_path / place, "x", place).replace(name="trial")
+        rows = ingest(lake, RECIPE, [source], settings=Settings(home=tmp_path / "home")).manifest.rows
+        assert list(rows["case"]) == sorted([f"{place}_seg", "x_seg"])
+        assert set(rows["source"]) == {"trial"}
