@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from infra.lake import Lake, storage_errors
 from preprocessing.candidates import candidate_pairs
 from preprocessing.case import CaseError
-from preprocessing.same_scan import SAME_AGREEMENT, agreement
+from preprocessing.same_scan import is_same_scan
 from preprocessing.signature import coarse_level
 from preprocessing.store import StoredCase
 
@@ -39,7 +39,7 @@ def find_twins(lake: Lake, signatures: Mapping[str, str], new: Collection[str]) 
         one, other = volume(keys[i]), volume(keys[j])
         if one is None or other is None:
             continue
-        if any(agreement(one, other, arrangement) >= SAME_AGREEMENT for arrangement in arrangements):
+        if any(is_same_scan(one, other, arrangement) for arrangement in arrangements):
             twins.add((keys[i], keys[j]))
     return twins
 

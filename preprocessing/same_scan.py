@@ -6,6 +6,9 @@ cropped, padded or resampled) or stretched onto one grid (copies that lost their
 normalised correlation of the voxels that overlap: near 1 for one scan, far lower for two scans of one patient.
 """
 
+from collections.abc import Sequence
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,32 +20,52 @@ from preprocessing.signature import WINDOW_HU
 FINE, BROAD = 0.7, 2.0  # voxels: Gaussians whose difference is the band-pass
 NOISE_HU = 3.0
 SAME_AGREEMENT = 0.82
+SAME_STRETCHED = 0.9  # a stretched copy fits another body of like build more easily
 HOPELESS = 0.5  # an agreement at twice the voxel size below which nobody looks closer
 SMALLEST_OVERLAP = 0.5  # of the smaller volume
-LOOKED_AT = 64  # voxels: longest edge of the part that is compared closely
+DOUBTFUL = 0.7  # an agreement of their middles below which the whole volumes are not compared
+LOOKED_AT = 64  # voxels: longest edge of the part in which the shift is sought
 STRETCHED = 48  # voxels: longest edge of the common grid
 Shift = tuple[int, ...]
+
+
+def is_same_scan(first: NDArray[np.int16], second: NDArray[np.int16], arrangement: Arrangement) -> bool:
+    """Whether the agreement of two volumes is one that only the same scan reaches."""
+    needed = SAME_STRETCHED if arrangement.shift is None else SAME_AGREEMENT
+    return agreement(first, second, arrangement) >= needed
 
 
 def agreement(first: NDArray[np.int16], second: NDArray[np.int16], arrangement: Arrangement) -> float:
     """The correlation (-1 to 1) of two volumes, int16 HU, z y x, of one voxel size, near the arrangement given."""
     one, other = (np.clip(volume, *WINDOW_HU).astype(np.float32) for volume in (first, second))
-    other = other[tuple(slice(None, None, step) for step in arrangement.mirror)]
     if arrangement.shift is None:
-        shape = [min(a, b, STRETCHED) for a, b in zip(one.shape, other.shape, strict=True)]
-        return _correlation(_band(_resized(one, shape), 0.5), _band(_resized(other, shape), 0.5))
+        return _stretched(one, other)
+    other = _mirrored(other, arrangement.mirror)
     flipped = [(n - 1) * (step < 0) for n, step in zip(other.shape, arrangement.mirror, strict=True)]
     shift = [s - n for s, n in zip(arrangement.shift, flipped, strict=True)]
-    value, coarse = _climbed(_band(_halved(one), 2), _band(_halved(other), 2), tuple(s // 2 for s in shift))
+    value, shift = _climbed(_band(_halved(one), 2), _band(_halved(other), 2), tuple(s // 2 for s in shift))
     if value < HOPELESS:
         return value
-    one, other = _middle(one, other, tuple(2 * s for s in coarse))
-    texture = _band(one)
-    value, found = _climbed(texture, _band(other), (0, 0, 0))
-    if value < HOPELESS:
+    shift = tuple(2 * s for s in shift)
+    textures = [_band(part) for part in _middle(one, other, shift)]
+    value, further = _climbed(textures[0], textures[1], (0, 0, 0))
+    if value < DOUBTFUL:
         return value
-    between = _between(texture, _band(other), found)
-    return max(value, _overlap_correlation(texture, _band(ndimage.shift(other, between, mode="nearest")), found))
+    other = ndimage.shift(other, _between(textures[0], textures[1], further), mode="nearest")
+    return _overlap_correlation(
+        _band(one), _band(other), tuple(s + more for s, more in zip(shift, further, strict=True))
+    )
+
+
+def _stretched(one: NDArray, other: NDArray) -> float:
+    """The best correlation of two volumes on one grid; on so small a one, every mirrored copy is looked at."""
+    shape = [min(a, b, STRETCHED) for a, b in zip(one.shape, other.shape, strict=True)]
+    one, other = (_band(_resized(volume, shape)) for volume in (one, other))
+    return max(_correlation(one, _mirrored(other, mirror)) for mirror in product((1, -1), repeat=3))
+
+
+def _mirrored(volume: NDArray, mirror: Sequence[int]) -> NDArray:
+    return volume[tuple(slice(None, None, step) for step in mirror)]
 
 
 def _middle(one: NDArray, other: NDArray, shift: Shift) -> tuple[NDArray, NDArray]:
@@ -97,7 +120,7 @@ def _correlation(one: NDArray, other: NDArray) -> float:
     return float(np.vdot(one, other)) / scale if scale > 0 else -1.0
 
 
-def _band(volume: NDArray[np.float32], voxel: float = 1) -> NDArray[np.float32]:
+def _band(volume: NDArray[np.float32], voxel: int = 1) -> NDArray[np.float32]:
     """The texture of a volume whose voxels are `voxel` times as large as those that FINE and BROAD are in.
 
     Band-passed and divided by its local strength, so that what is inside a body counts as much as its outline.

@@ -24,7 +24,7 @@ from preprocessing.orient import turn_towards
 from preprocessing.pyramid import downsample2
 from preprocessing.quality import audit
 from preprocessing.resample import output_grid, resample, resample_onto
-from preprocessing.same_scan import SAME_AGREEMENT, agreement
+from preprocessing.same_scan import is_same_scan
 from preprocessing.signature import signature
 from preprocessing.sources.folder import FolderSource
 from preprocessing.sources.phantom import PhantomSource
@@ -157,7 +157,7 @@ def _twins(stored: Mapping[str, NDArray[np.int16]]) -> set[tuple[str, str]]:
     return {
         (names[i], names[j])
         for (i, j), arrangements in pairs.items()
-        if any(agreement(stored[names[i]], stored[names[j]], one) >= SAME_AGREEMENT for one in arrangements)
+        if any(is_same_scan(stored[names[i]], stored[names[j]], one) for one in arrangements)
     }
 
 

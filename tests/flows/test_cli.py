@@ -178,19 +178,3 @@ def test_the_command_imports_neither_prefect_nor_torch():
     script = "import sys, flows.cli; print(sorted({'prefect', 'torch', 'monai', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_two_folders_of_one_command_line_after_the_other_are_both_kept(tmp_path, lake, capsys):
-    for place in ("one", "other"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "x_seg.nrrd").write_bytes(b"a label without an image")
-        code, _, _ = _call(capsys, "ingest", "folder", "--path", tmp_path / place, "--lake", lake.url)
-        assert code == 0
-    _, out, _ = _call(capsys, "cases", "--lake", lake.url, "--json")
-    rows = json.loads(out)
-    assert {row["source"] for row in rows} == {"folder"}
-    assert len({row["case"] for row in rows}) == 2
-    code, out, _ = _call(capsys, "ingest", "folder", "--path", tmp_path / "one", "--lake", lake.url)
-    assert "unchanged" in out
-    code, _, err = _call(capsys, "ingest", "folder", "--path", tmp_path / "one", "--name", "phantom")
-    assert (code, "another source's name" in err) == (2, True)

@@ -16,6 +16,7 @@ import flows.artifacts
 import flows.evaluate
 import flows.ingest
 from evaluation.results import EvaluationRun
+from flows import cli
 from flows.finetune import finetune
 from flows.ingest import IngestParams, ingest_ct
 from flows.params import SourceSpec
@@ -217,3 +218,25 @@ def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flo
 def test_flow_names_are_the_deployments():
     names = {flow.name for flow in (ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline)}
     assert names == {"ingest-ct", "pretrain", "finetune", "evaluate", "pipeline"}
+
+
+def _command(capsys, *arguments):
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_two_folders_of_one_command_line_after_the_other_are_both_kept(tmp_path, lake, capsys):
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "x_seg.nrrd").write_bytes(b"a label without an image")
+        code, _, _ = _command(capsys, "ingest", "folder", "--path", tmp_path / place, "--lake", lake.url)
+        assert code == 0
+    _, out, _ = _command(capsys, "cases", "--lake", lake.url, "--json")
+    rows = json.loads(out)
+    assert {row["source"] for row in rows} == {"folder"}
+    assert len({row["case"] for row in rows}) == 2
+    code, out, _ = _command(capsys, "ingest", "folder", "--path", tmp_path / "one", "--lake", lake.url)
+    assert "unchanged" in out
+    code, _, err = _command(capsys, "ingest", "folder", "--path", tmp_path / "one", "--name", "phantom")
+    assert (code, "another source's name" in err) == (2, True)
