@@ -92,11 +92,15 @@ def _alike(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of alike points of two cases, the first case's before the second's, one of the cases fresh."""
     rows, columns = [], []
-    for start in range(0, len(vectors), BLOCK):
-        row, column = np.nonzero(vectors[start : start + BLOCK] @ vectors[start:].T > ALIKE)
-        row, column = row + start, column + start
-        kept = (owner[row] < owner[column]) & (fresh[owner[row]] | fresh[owner[column]])
-        rows.append(row[kept])
-        columns.append(column[kept])
+    mine = np.flatnonzero(fresh[owner])
+    for start, other in product(range(0, len(mine), BLOCK), range(0, len(vectors), BLOCK)):
+        row, column = np.nonzero(vectors[mine[start : start + BLOCK]] @ vectors[other : other + BLOCK].T > ALIKE)
+        row, column = mine[start + row], other + column
+        twice = fresh[owner[column]] & (owner[column] < owner[row])  # the other case's points find this pair too
+        kept = (owner[row] != owner[column]) & ~twice
+        row, column = row[kept], column[kept]
+        first = owner[row] < owner[column]
+        rows.append(np.where(first, row, column))
+        columns.append(np.where(first, column, row))
     none = np.zeros(0, np.intp)
     return np.concatenate([none, *rows]), np.concatenate([none, *columns])

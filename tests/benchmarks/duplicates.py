@@ -168,7 +168,7 @@ def _clustering(scans: Mapping[str, Scan], count: int) -> dict[str, Any]:
     for n in range(min(count, 200)):
         volume = volumes[n % len(volumes)]
         rng = np.random.default_rng(n)
-        noise = np.kron(rng.normal(0, 60, [-(-k // 2) for k in volume.shape]), np.ones((2, 2, 2)))
+        noise = np.kron(rng.normal(0, 200, [-(-k // 2) for k in volume.shape]), np.ones((2, 2, 2)))
         texts.append(signature((volume + noise[tuple(slice(k) for k in volume.shape)]).astype(np.int16)))
     signatures = [text for text, _ in zip(itertools.cycle(texts), range(count), strict=False)]
     start = time.perf_counter()
