@@ -21,6 +21,7 @@ from infra.fingerprint import fingerprint
 from infra.lake import Lake, storage_errors
 from preprocessing.body import body_planes, complete_anatomy
 from preprocessing.case import Case, CaseError
+from preprocessing.data_files import data_files, with_data_files
 from preprocessing.decode import decode_labels, read_companion, read_image
 from preprocessing.geometry import Geometry
 from preprocessing.layout import Pyramid
@@ -187,14 +188,18 @@ def _record(
 def file_checksums(case: Case) -> dict[str, str]:
     """SHA-256 of every file of a fetched case, by its role: image/0, labels/0, lesion/0, companions/<name>.
 
+    The voxels of a detached header have a role below its own: image/0/voxels.
+
     Raises:
-        CaseError: a file cannot be read.
+        CaseError: a file cannot be read, or a header names none that may be.
     """
     paths = {f"image/{n}": path for n, path in enumerate(case.image)}
     paths |= {f"labels/{n}": label.path for n, label in enumerate(case.labels)}
     paths |= {f"lesion/{n}": path for n, path in enumerate(case.lesion)}
     paths |= {f"companions/{name}": path for name, path in case.companions}
-    return {role: _file_checksum(path) for role, path in paths.items()}
+    sums = {role: _file_checksum(path) for role, path in paths.items()}
+    voxels = {role: data for role, path in paths.items() for data in data_files(Path(path))}
+    return sums | {f"{role}/voxels": _file_checksum(str(data)) for role, data in voxels.items()}
 
 
 def _file_checksum(path: str) -> str:
@@ -250,7 +255,7 @@ def _row(case: Case, source: Source, lake: Lake) -> ManifestRow:
         patient=case.patient,
         status="quarantined",
         licence=case.licence,
-        origin=tuple(stored_origin(path, lake, root) for path in case.origin),
+        origin=tuple(stored_origin(path, lake, root) for path in with_data_files(case.origin)),
         version=case.version,
     )
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from SimpleITK import GetArrayFromImage, ImageFileReader, ProcessObject
 
 from preprocessing.case import CaseError
-from preprocessing.packed import data_file, read_packed
+from preprocessing.data_files import DataFile, data_file
+from preprocessing.packed import read_packed
 from preprocessing.raster import Raster, checked_geometry
+from preprocessing.text_headers import check_place
 
 KNOWN_SPACES = {f"{side}-{front}-superior" for side in ("left", "right") for front in ("anterior", "posterior")} - {
     "right-posterior-superior"
@@ -44,18 +46,21 @@ def read_itk(path: Path) -> Raster:
     origin = np.asarray(image.GetOrigin())[:3][::-1]
     array = array.reshape(array.shape[-3:])
     geometry, findings = checked_geometry(array.shape, matrix, origin, path.name)
-    return Raster(array, geometry, oriented=_is_oriented(image, path), findings=findings)
+    oriented = _is_oriented(image, path)
+    left_out = check_place(path) if oriented else ()
+    return Raster(array, geometry, oriented=oriented, findings=(*left_out, *findings))
 
 
 def _read(path: Path) -> tuple[ImageFileReader, NDArray]:
     """The header, checked to be one volume of plain numbers, and then its voxels."""
     _check_dimensions(path)
+    data = data_file(path)  # before ITK, which opens whatever file a NRRD header names
     reader = ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         _check_shape(reader, path)
-        return reader, _voxels(reader, path)
+        return reader, _voxels(reader, path, data)
     except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
         raise CaseError(
             f"{path.name} is damaged, cut short or no {path.suffix} file ({_last_line(error)}); "
@@ -63,20 +68,21 @@ def _read(path: Path) -> tuple[ImageFileReader, NDArray]:
         ) from error
 
 
-def _voxels(reader: ImageFileReader, path: Path) -> NDArray:
+def _voxels(reader: ImageFileReader, path: Path, data: DataFile) -> NDArray:
     """The voxels; refuses a header that promises more of them than the file can hold, before memory is asked for."""
     kind = NUMBER_TYPES.get(reader.GetPixelID())
     if kind is None:
         raise CaseError(f"{path.name}: voxels of type {reader.GetPixelIDValue()} are no plain numbers; it is no CT.")
     shape = reader.GetSize()[::-1]
     promised = math.prod(shape) * np.dtype(kind).itemsize
-    data = data_file(path)
-    if data is not None:
-        held = data.path.stat().st_size * (BEST_RATIO[data.packed] if data.packed else MOST_BYTES_A_LETTER)
-        if promised > held:
-            raise CaseError(f"{path.name}: the header promises {promised} bytes, the file holds fewer; copy it again.")
-        if data.packed:
-            return read_packed(data, shape, kind, path.name)
+    held = data.path.stat().st_size * (BEST_RATIO[data.packed] if data.packed else MOST_BYTES_A_LETTER)
+    if promised > held:
+        raise CaseError(f"{path.name}: the header promises {promised} bytes, the file holds fewer; copy it again.")
+    extra = data.path.stat().st_size - data.start - promised
+    if data.plain and extra > 0:
+        raise CaseError(f"{path.name}: {extra} bytes more than its header promises follow it; export it again.")
+    if data.packed:
+        return read_packed(data, shape, kind, path.name)
     return GetArrayFromImage(reader.Execute())
 
 

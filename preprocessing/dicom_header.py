@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ class DicomHeader:
     parts: tuple[tuple[int, tuple[str, ...]], ...]  # its segments or regions of interest: number and names
 
 
+class _Bounded(BufferedReader):
+    """A file that is asked for no more than it holds: Python takes memory for all that a damaged length promises."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As any file's."""
+        left = max(self._size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 def is_dicom(path: Path) -> bool:
     """True where a file begins like DICOM, or is named so."""
     return _is_marked(path) or path.suffix.lower() in SUFFIXES
@@ -84,7 +98,8 @@ def parse(path: Path, tags: list[str], *, pixels: bool) -> Dataset:
         HEADER_ERRORS: it cannot be parsed, or an element is cut short (pydicom would hand out what is left of it).
     """
     force = not _is_marked(path)
-    dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags), force=force)
+    with _Bounded(path) as stream:
+        dataset = pydicom.dcmread(stream, stop_before_pixels=not pixels, specific_tags=list(tags), force=force)
     for tag in list(dataset.keys()):
         raw = dataset.get_item(tag)
         if isinstance(raw, RawDataElement) and raw.length != UNDEFINED and len(raw.value or b"") < raw.length:

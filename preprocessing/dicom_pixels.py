@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import iter_pixels
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from preprocessing.case import CaseError
@@ -53,6 +54,7 @@ def stored_frames(dataset: Dataset, numbers: Sequence[int], name: str) -> Iterat
     """
     with _decoding(name):
         _name_encoding(dataset)
+        _check_length(dataset)
         pixels = _planes(dataset, list(numbers))
     for _ in numbers:
         with _decoding(name):
@@ -105,6 +107,15 @@ def _name_encoding(dataset: Dataset) -> None:
     implicit, little = dataset.original_encoding
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Refuses plain pixels that are more or fewer than the header says (pydicom takes the first of too many)."""
+    if dataset.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in dataset:
+        return
+    promised, held = get_expected_length(dataset), len(dataset.PixelData)
+    if held not in (promised, promised + promised % 2):
+        raise ValueError(f"PixelData holds {held} bytes, the header promises {promised}")
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:

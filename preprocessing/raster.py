@@ -1,12 +1,13 @@
 """A raster: what one image file says, before anyone asks whether it is a CT.
 
 Readers of every format answer in this form: the stored numbers after the format's own rescaling, and a checked
-geometry. Geometry that cannot be a patient's is refused; axes that are not at right angles (gantry tilt) are kept as
-they are, and resampled later.
+geometry. Geometry that cannot be a patient's is refused. Axes that rounding has bent from a right angle are set
+upright; axes that truly lean (gantry tilt) are kept as they are, and resampled later.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,8 @@ from preprocessing.geometry import Geometry
 SPACING_LIMITS_MM = (0.05, 30.0)
 MAX_EXTENT_MM = 3000.0
 MAX_VOXELS = 4_000_000_000
-SLIGHT_SKEW = 1e-3  # cosine between two axes
+SLIGHT_SKEW = 1e-4  # cosine between two axes; less is not worth a finding
+UPRIGHT_WITHIN = 0.25  # of the smallest spacing: how far a corner may move about the centre
 MAX_SKEW = 0.7
 INT16 = np.iinfo(np.int16)
 
@@ -46,8 +48,9 @@ def checked_geometry(
         raise CaseError(f"{name}: the header's affine is not finite; export the image again.")
     spacing = np.linalg.norm(steps, axis=0)
     _check_size(shape, spacing, name)
-    direction = steps / spacing
-    findings = _skew(direction, name)
+    last = np.asarray(shape) - 1
+    direction, findings = _upright(steps / spacing, last * spacing, spacing.min(), name)
+    origin = origin + np.round((steps - direction * spacing) @ last / 2, 9)  # about the centre
     geometry = Geometry.from_dict(
         {
             "shape": shape,
@@ -76,14 +79,24 @@ def _check_size(shape: Sequence[int], spacing: NDArray, name: str) -> None:
         )
 
 
-def _skew(direction: NDArray, name: str) -> tuple[str, ...]:
-    """A finding where axes are not at right angles; refuses axes that collapse."""
+def _upright(
+    direction: NDArray, extent_mm: NDArray, finest_mm: float, name: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """The nearest orthonormal direction (polar factor; Higham 1986) where hardly a voxel moves, else the given one.
+
+    Which of the two was taken is a finding; axes that collapse are refused.
+    """
     skew = float(np.abs(direction.T @ direction - np.eye(3)).max())
     if skew > MAX_SKEW:
         raise CaseError(f"{name}: two image axes are nearly parallel (cosine {skew:.2f}); correct the directions.")
-    if skew <= SLIGHT_SKEW:
-        return ()
-    return (f"axes are {np.degrees(np.arcsin(skew)):.2f} degrees from a right angle: resampled, not sheared",)
+    left, _, right = np.linalg.svd(direction)
+    octants = np.array(list(product((-0.5, 0.5), repeat=3))) * extent_mm
+    moved = np.linalg.norm(octants @ (left @ right - direction).T, axis=1).max()
+    leaning = f"axes are {np.degrees(np.arcsin(skew)):.2f} degrees from a right angle"
+    if moved > UPRIGHT_WITHIN * finest_mm:
+        return direction, (f"{leaning}: resampled, not sheared",)
+    bent = f"{leaning}: set upright, which moves voxels by up to {moved:.2f} mm"
+    return left @ right, (bent,) if skew > SLIGHT_SKEW else ()
 
 
 def to_int16(raster: Raster) -> Raster:

@@ -29,6 +29,7 @@ from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import Case, RegionName
+from preprocessing.data_files import with_data_files
 from preprocessing.dicom_header import DicomHeader
 from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.meaning import meanings, read_dataset_json
@@ -91,7 +92,7 @@ class FolderSource(Config):
     def _case(self, **fields: Any) -> Case:
         regions = (self.declared_region,) if self.declared_region else ()
         case = Case(source=self.info.name, declared_regions=regions, licence=self.licence, **fields)
-        return case.replace(version=_version(case.origin))
+        return case.replace(version=_version(with_data_files(case.origin)))
 
     def _series_case(self, series: Series, pairs: Pairs, root: Path) -> Case:
         place = series.folder.relative_to(root).as_posix()

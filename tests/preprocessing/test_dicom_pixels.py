@@ -1,9 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pydicom
 import pytest
 from ct_samples import ball_hu, write_dicom
 from dicom_samples import SYNTAXES, compress
 
+from preprocessing.case import CaseError
 from preprocessing.decode import decode_image
 
 HU = ball_hu((8, 33, 37))
@@ -38,6 +41,33 @@ def test_a_file_without_preamble_and_file_meta_is_read_as_it_was_written(tmp_pat
         dataset.save_as(path, implicit_vr=True, little_endian=True)
     assert path.read_bytes()[128:132] != b"DICM"
     assert np.array_equal(decode(paths).array, HU)
+
+
+@pytest.mark.parametrize(("change", "accepted"), [(b"", True), (b"\0\0", False), (b"\1" * 640, False), (None, False)])
+def test_pixels_that_are_more_or_fewer_than_rows_times_columns_are_refused(tmp_path, change, accepted):
+    paths = write_dicom(tmp_path, HU, PLACES)
+    dataset = pydicom.dcmread(paths[3])
+    dataset.PixelData = dataset.PixelData[:-2] if change is None else dataset.PixelData + change
+    dataset.save_as(paths[3])
+    if accepted:
+        assert np.array_equal(decode(paths).array, HU)
+        return
+    with pytest.raises(CaseError, match=rf"{paths[3].name}: its pixels cannot be decoded"):
+        decode(paths)
+
+
+def test_a_length_of_four_gigabytes_takes_no_memory(tmp_path):
+    path = write_dicom(tmp_path, HU, PLACES)[0]
+    data = path.read_bytes()
+    at = data.index(b"\xe0\x7f\x10\x00OW") + 8
+    path.write_bytes(data[:at] + b"\xfe\xff\xff\xff" + data[at + 4 :])
+    tracemalloc.start()
+    try:
+        with pytest.raises(CaseError, match="not a readable DICOM file"):
+            decode([path])
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_slopes_with_fractions_are_rounded_once(tmp_path):
