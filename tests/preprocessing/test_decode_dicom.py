@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -192,7 +194,9 @@ def test_every_file_is_parsed_once(tmp_path, monkeypatch):
     paths = write_dicom(tmp_path, HU, PLACES)
     parsed = []
     real = pydicom.dcmread
-    monkeypatch.setattr(pydicom, "dcmread", lambda path, **options: parsed.append(path) or real(path, **options))
+    monkeypatch.setattr(
+        pydicom, "dcmread", lambda file, **options: parsed.append(Path(file.name)) or real(file, **options)
+    )
     decode(paths)
     assert sorted(parsed) == sorted(paths)
 

@@ -8,6 +8,7 @@ import pytest
 from fuzz_files import FORMATS, damage, write_healthy
 from fuzz_readers import judge, read_independently, seal
 from fuzz_worker import Worker, WorkerDiedError
+from scipy.linalg import polar
 
 from preprocessing.geometry import Geometry
 from preprocessing.resample import resample
@@ -29,6 +30,23 @@ def others():
     worker = Worker(read_independently, SECONDS)
     yield worker
     worker.close()
+
+
+@pytest.fixture(scope="module")
+def sealer():
+    worker = Worker(seal, 60)
+    yield worker
+    worker.close()
+
+
+def upright(reading):
+    """The reading with its axes at right angles, turned about its centre (polar decomposition), where it has three."""
+    array, matrix, origin = reading[:3]
+    steps = np.linalg.norm(matrix, axis=0)
+    if array.ndim != 3 or matrix.shape != (3, 3) or not (np.isfinite(matrix).all() and steps.all()):
+        return reading
+    turned = polar(matrix / steps)[0] * steps
+    return array, turned, origin + (matrix - turned) @ (np.array(array.shape) - 1) / 2
 
 
 def alike(one, other) -> bool:
@@ -87,32 +105,32 @@ class Campaign:
             readings = self.others(self.image())
         except WorkerDiedError as error:
             return f"wrong: other readers die of it ({error})"
-        if any(alike(result, reading) for reading in readings):
+        if any(alike(result, reading) or alike(result, upright(reading)) for reading in readings):
             return "as others read it"
         shown = [(r[0].shape, r[1].tolist(), r[2].tolist()) for r in (result, *readings)]
         return f"wrong: sealed {shown[0]}, others read {shown[1:]}"
 
 
-def campaign(tmp_path, kind: str, decoder: Worker, others: Worker, seeds) -> None:
+def campaign(tmp_path, kind: str, decoder: Worker, others: Worker, seeds, capsys) -> None:
     fuzz = Campaign(tmp_path / "files", kind, decoder, others)
     for seed in seeds:
         fuzz.run(seed)
-    print(f"{kind}: {fuzz.counts.total()} inputs, {dict(fuzz.counts)}")
+    with capsys.disabled():
+        print(f"\n{kind}: {fuzz.counts.total()} inputs, {dict(fuzz.counts)}", end=" ")
     assert not fuzz.failures, "\n".join(fuzz.failures)
     assert fuzz.counts["refused"] > 0.2 * fuzz.counts.total()
     assert fuzz.counts["refused"] < fuzz.counts.total()
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_no_damaged_file_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others):
-    campaign(tmp_path, kind, decoder, others, range(60 if kind == "dcm" else 180))
+def test_no_damaged_file_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others, capsys):
+    campaign(tmp_path, kind, decoder, others, range(24 if kind == "dcm" else 90), capsys)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_damaged_file_is_sealed_as_it_was_read_or_quarantined(tmp_path, kind, decoder):
-    sealer = Worker(seal, 60)
+def test_a_damaged_file_is_sealed_as_it_was_read_or_quarantined(tmp_path, kind, decoder, sealer):
     fuzz = Campaign(tmp_path / "files", kind, decoder, sealer)
-    for seed in range(500, 505):
+    for seed in range(500, 502):
         fuzz.damage(seed)
         outcome, result = fuzz.judge()
         status, stored = sealer(fuzz.image(), str(tmp_path / "lake"))
@@ -126,10 +144,9 @@ def test_a_damaged_file_is_sealed_as_it_was_read_or_quarantined(tmp_path, kind, 
         assert np.array_equal(stored[0], volume.image)
         assert np.allclose(stored[1], 4.0)
         assert np.allclose(stored[2], volume.geometry.origin_mm)
-    sealer.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
-def test_no_damaged_file_of_many_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others):
-    campaign(tmp_path, kind, decoder, others, range(10_000, 10_150 if kind == "dcm" else 10_600))
+def test_no_damaged_file_of_many_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others, capsys):
+    campaign(tmp_path, kind, decoder, others, range(10_000, 10_150 if kind == "dcm" else 10_600), capsys)
