@@ -43,7 +43,7 @@ def upright(reading):
     """The reading with its axes at right angles, turned about its centre (polar decomposition), where it has three."""
     array, matrix, origin = reading[:3]
     steps = np.linalg.norm(matrix, axis=0)
-    if array.ndim != 3 or matrix.shape != (3, 3) or not (np.isfinite(matrix).all() and steps.all()):
+    if (array.ndim, matrix.shape, origin.shape) != (3, (3, 3), (3,)) or not (np.isfinite(matrix).all() and steps.all()):
         return reading
     turned = polar(matrix / steps)[0] * steps
     return array, turned, origin + (matrix - turned) @ (np.array(array.shape) - 1) / 2
