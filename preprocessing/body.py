@@ -15,10 +15,11 @@ from preprocessing.anatomy import BACKGROUND, BODY, UNKNOWN
 from preprocessing.case import AnatomyKind
 
 COARSE_MM = 4.0
-OPEN_AIR_HU = -960  # air lies below it on average
-AIR_HU = -930  # doubtful air, too; lung cut by the border of the field of view lies above
-CLOSED_SHARE = 0.1
+TISSUE_HU = -500  # a coarse voxel half of air; thin covers and mattresses average to less
+LUNG_HU = -900  # the mean of a lung that the field of view cuts in half; foam lies below it
+LUNG_CONTACT = 0.35  # measured: lungs up to 0.2, air between a leg and the table from 0.5
 SMALLEST_SHARE = 0.05  # of the largest piece: legs and arms stay, a piece of the table goes
+SHEET_MM = 2.0  # half of what cloth on the skin may be thick, to be removed
 IN_PLANE = np.zeros((3, 3, 3), bool)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 CUBE = np.ones((3, 3, 3), bool)
@@ -28,18 +29,14 @@ def body_planes(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int =
     """Axial slices (y, x) of the body mask of `image` (int16 HU, z, y, x, isotropic), lungs and bowel gas included."""
     factor = max(1, round(COARSE_MM / spacing_mm))
     coarse = coarse_body(block_mean(image, factor), threshold_hu)
-    if factor == 1:
-        yield from coarse
-        return
     inner = ndimage.binary_erosion(coarse, CUBE, border_value=1)
     outer = ndimage.binary_dilation(coarse, CUBE)
-    for z, plane in enumerate(image):
-        if z % factor == 0:
-            surely, perhaps = (_upsample(mask[z // factor], factor, plane.shape) for mask in (inner, outer))
-        mask = plane >= threshold_hu
-        mask &= perhaps
-        mask |= surely
-        yield mask
+    for z in range(0, len(image), factor):
+        surely, perhaps = (_upsample(mask[z // factor], factor, image.shape[1:]) for mask in (inner, outer))
+        slab = image[z : z + factor] >= threshold_hu
+        slab &= perhaps
+        slab |= surely
+        yield from _open_in_plane(slab, round(SHEET_MM / spacing_mm))
 
 
 def body_mask(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int = -800) -> NDArray[np.bool_]:
@@ -50,34 +47,35 @@ def body_mask(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int = -
 def coarse_body(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
     """The body on a grid of about 4 mm: not outside air, without thin and small pieces."""
     body = ~_outside_air(hu, threshold_hu)
-    padded = np.pad(body, 2, mode="edge")
-    opened = ndimage.binary_erosion(padded, CUBE)
-    pieces, count = ndimage.label(opened)
+    padded = np.pad(body, 1, mode="edge")
+    pieces, count = ndimage.label(ndimage.binary_erosion(padded, CUBE, border_value=1))
     if count == 0:
         return body
     sizes = np.bincount(pieces.ravel())[1:]
     kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max()))
-    grown = ndimage.binary_dilation(kept, CUBE, iterations=2) & padded
-    return grown[2:-2, 2:-2, 2:-2]
+    return ndimage.binary_dilation(kept, CUBE)[1:-1, 1:-1, 1:-1]
 
 
 def _outside_air(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
-    """Air that is connected, within its axial slice, to the slice's border.
+    """Air that is connected, within its axial slice, to the slice's border, but for lungs that the border cuts.
 
-    Air of doubtful HU (foam, scatter, a lung cut by the field of view) is decided once for all slices it runs through:
-    it is lung where it is dense, or closed in by the body in other slices.
+    Air with a corner of the slice is outside. The rest is decided once for all slices it runs through: a cut lung is
+    dense, or the border takes little of it (border voxels over the root of the area, so that its size does not matter).
     """
-    pieces, count = ndimage.label(hu < threshold_hu, structure=IN_PLANE)
-    border = np.zeros(count + 1, bool)
-    for edge in (pieces[:, 0], pieces[:, -1], pieces[:, :, 0], pieces[:, :, -1]):
-        border[edge.ravel()] = True
-    border[0] = False
-    open_air = (border & (_piece_means(hu, pieces, count) < OPEN_AIR_HU))[pieces]
-    doubtful, number = ndimage.label((pieces > 0) & ~open_air)
-    closed = _piece_means(~border[pieces], doubtful, number) > CLOSED_SHARE
-    foam = ~closed & (_piece_means(hu, doubtful, number) < AIR_HU)
-    foam[0] = False
-    return open_air | (foam[doubtful] & border[pieces])
+    pieces, count = ndimage.label(hu < TISSUE_HU, structure=IN_PLANE)
+    open_air = np.zeros(count + 1, bool)
+    open_air[pieces[:, [[0], [-1]], [0, -1]].ravel()] = True
+    open_air[0] = False
+    border = np.ones(hu.shape, bool)
+    border[:, 1:-1, 1:-1] = False
+    area = np.bincount(pieces.ravel(), minlength=count + 1)
+    contact = np.bincount(pieces[border], minlength=count + 1) / np.sqrt(np.maximum(area, 1))
+    doubtful, number = ndimage.label((pieces > 0) & ~open_air[pieces])
+    air = np.where(hu < threshold_hu, doubtful, 0)
+    dense = _piece_means(hu, air, number) > LUNG_HU
+    cut_open = (_piece_means(contact[pieces], doubtful, number) > LUNG_CONTACT) & ~dense
+    cut_open[0] = False
+    return open_air[pieces] | cut_open[doubtful]
 
 
 def _piece_means(hu: NDArray, pieces: NDArray, count: int) -> NDArray[np.float64]:
@@ -99,6 +97,23 @@ def block_mean(image: NDArray, factor: int) -> NDArray[np.float32]:
         shape = [*out.shape[:axis], out.shape[axis] // factor, factor, *out.shape[axis + 1 :]]
         out = out.reshape(shape).mean(axis + 1, dtype=np.float32)
     return out
+
+
+def _open_in_plane(slab: NDArray[np.bool_], reach: int) -> Iterator[NDArray[np.bool_]]:
+    """Every slice opened with a square of 2 reach + 1 voxels; beyond its border it goes on as it is there.
+
+    All slices are opened at once, as the bits of one.
+    """
+    bits = np.zeros(slab.shape[1:], np.min_scalar_type((1 << len(slab)) - 1))
+    for number, plane in enumerate(slab):
+        bits |= plane.astype(bits.dtype) << number
+    for combine in (np.bitwise_and, np.bitwise_or):
+        for axis in (0, 1) * reach:
+            old, new = (array.swapaxes(0, axis) for array in (bits.copy(), bits))
+            combine(new[1:], old[:-1], out=new[1:])
+            combine(new[:-1], old[1:], out=new[:-1])
+    for number in range(len(slab)):
+        yield (bits >> number & 1).astype(np.bool_)
 
 
 def _upsample(mask: NDArray[np.bool_], factor: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:

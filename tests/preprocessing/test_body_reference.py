@@ -1,26 +1,28 @@
 """The quick body mask against the full-resolution recipe, written anew with scipy, on real scans and the phantom.
 
 The recipe: outside air is the largest piece below -800 HU, closed by 3³; the body is what is not air, eroded by 5³, its
-largest piece, dilated by 5³. Ours keeps a rim of cloth, mattress and skin folds, up to 13 mm thick, that the recipe
-drops; how much that may be is a bound of its own. Left out are lungs that the field of view cuts (`lung-two-visits`:
-the recipe calls them outside) and `sarcoma/STS_003`, whose outside air is as dense as lung.
+largest piece, dilated by 5³; where lungs are labelled, other air of 5 % of the body and more is dropped as well. Where
+the recipe itself errs it is told what it cannot know: the lung masks of `lung-two-visits`, whose lungs the field of
+view cuts, and of the phantom, whose table cuts the outside air in two; and that air closed in within an axial slice is
+inside, where it reaches the mouth or the border (`head-neck`).
 """
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from infra.lake import open_lake
 from preprocessing.body import body_mask
 from preprocessing.decode import read_volume
 from preprocessing.quality import audit
-from preprocessing.resample import resample
+from preprocessing.resample import resample, resample_onto
 from preprocessing.sources.folder import FolderSource
 from preprocessing.sources.phantom import PhantomSource
 from preprocessing.volume import Volume
 
 NEAR_MM = 4.0
+LUNGS = (10, 11, 12, 13, 14)
 EDGE = 3  # voxels beyond the volume's border, so that it is no air and no end of the body
 
 
@@ -29,35 +31,39 @@ def largest(mask: np.ndarray) -> np.ndarray:
     return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
 
 
-def recipe_body(hu: np.ndarray) -> np.ndarray:
+def recipe_body(hu: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
     """The recipe at full resolution."""
+    if lungs is not None:
+        hu = np.where(ndimage.binary_dilation(lungs, iterations=2), 0, hu)
     padded = np.pad(hu, EDGE, mode="edge")
-    air = largest(ndimage.binary_closing(padded < -800, np.ones((3, 3, 3))))
+    thin = ndimage.binary_closing(padded < -800, np.ones((3, 3, 3)))
+    air = largest(thin)
+    if lungs is not None:
+        pieces, _ = ndimage.label(thin)
+        air |= (np.bincount(pieces.ravel()) >= 0.05 * (~air).sum())[pieces] & thin
     eroded = largest(ndimage.minimum_filter((~air).astype(np.uint8), 5) > 0)
     body = ndimage.maximum_filter(eroded.astype(np.uint8), 5) > 0
     return body[EDGE:-EDGE, EDGE:-EDGE, EDGE:-EDGE]
 
 
-def surface_mm(mask: np.ndarray, spacing_mm: float) -> np.ndarray:
-    """The boundary voxels of a body, without those on the volume's border."""
-    return spacing_mm * np.argwhere(mask & ~ndimage.binary_erosion(mask, border_value=1))
+def share_near(one: np.ndarray, other: np.ndarray, spacing_mm: float) -> float:
+    """The share of a body's boundary voxels within 4 mm of the other's; the volume's border is no boundary."""
+    boundaries = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (one, other)]
+    distance = ndimage.distance_transform_edt(~boundaries[1], spacing_mm)
+    return float((distance[boundaries[0]] <= NEAR_MM).mean())
 
 
-def compare(hu: np.ndarray, spacing_mm: float) -> dict[str, float]:
-    """Shares: of the recipe's body inside ours, of ours more than 4 mm outside it, of each surface near the other."""
-    ours, theirs = body_mask(hu, spacing_mm), recipe_body(hu)
-    far = ours & (ndimage.distance_transform_edt(~theirs) * spacing_mm > NEAR_MM)
-    surfaces = [surface_mm(mask, spacing_mm) for mask in (ours, theirs)]
-    rng = np.random.default_rng(0)
-    near = []
-    for one, other in (surfaces, surfaces[::-1]):
-        some = one[rng.permutation(len(one))[:40_000]]
-        near.append(float((cKDTree(other).query(some, distance_upper_bound=20)[0] <= NEAR_MM).mean()))
+def compare(ours: np.ndarray, theirs: np.ndarray, spacing_mm: float) -> dict[str, float]:
+    """Shares of each boundary near the other, and of volume more than 4 mm outside the other body."""
+    far = [
+        float((one & (ndimage.distance_transform_edt(~other, spacing_mm) > NEAR_MM)).sum() / theirs.sum())
+        for one, other in ((ours, theirs), (theirs, ours))
+    ]
     return {
-        "inside": float((ours & theirs).sum() / theirs.sum()),
-        "rim": float(far.sum() / theirs.sum()),
-        "ours near": near[0],
-        "theirs near": near[1],
+        "ours near": share_near(ours, theirs, spacing_mm),
+        "theirs near": share_near(theirs, ours, spacing_mm),
+        "excess": far[0],
+        "missing": far[1],
     }
 
 
@@ -66,24 +72,74 @@ def real_scan(real_data, name: str, spacing_mm: float) -> Volume:
     return resample(audit(read_volume(cases[name])), spacing_mm)
 
 
-def assert_close(found: dict[str, float], ours_near: float) -> None:
-    assert found["inside"] > 0.999, found
-    assert found["rim"] < 0.006, found
-    assert found["theirs near"] > 0.92, found
+def assert_close(found: dict[str, float], ours_near: float, theirs_near: float) -> None:
     assert found["ours near"] > ours_near, found
+    assert found["theirs near"] > theirs_near, found
+    assert found["excess"] < 0.003, found
+    assert found["missing"] < 0.0015, found
 
 
-@pytest.mark.parametrize(("case", "ours_near"), [("head-4mm", 0.97), ("sarcoma__STS_001", 0.84), ("abdomen-3mm", 0.93)])
-def test_a_real_body_ends_where_the_recipe_ends_it(real_data, case, ours_near):
-    assert_close(compare(real_scan(real_data, case, 2.0).image, 2.0), ours_near)
+REAL = [
+    # measured at 3 mm: ours near the recipe's, the recipe's near ours, in %
+    ("abdomen-3mm", 0.985, 0.985),  # 98.8, 99.0
+    ("abdomen-dicom", 0.995, 0.995),  # 99.9, 100.0
+    ("chest-full", 0.995, 0.995),  # 99.9, 100.0
+    ("lung-lesion", 0.995, 0.995),  # 99.9, 99.9
+    ("head-4mm", 0.975, 0.985),  # 98.2, 98.8: ears
+    ("sarcoma__STS_001", 0.995, 0.995),  # 99.8, 99.7
+    ("sarcoma__STS_003", 0.985, 0.98),  # 99.1, 98.5
+    ("sarcoma__STS_004", 0.965, 0.995),  # 97.0, 99.9: the recipe's outside air misses a corner of the slice
+    ("sarcoma__STS_022", 0.98, 0.99),  # 98.4, 99.6
+    ("sarcoma__STS_032", 0.995, 0.995),  # 100.0, 100.0
+]
+
+
+@pytest.mark.parametrize(("case", "ours_near", "theirs_near"), REAL)
+def test_a_real_body_ends_where_the_recipe_ends_it(real_data, case, ours_near, theirs_near):
+    hu = real_scan(real_data, case, 3.0).image
+    assert_close(compare(body_mask(hu, 3.0), recipe_body(hu), 3.0), ours_near, theirs_near)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("case", "ours_near"), [("lung-lesion", 0.95), ("chest-full", 0.90), ("head-4mm", 0.97), ("abdomen-3mm", 0.93)]
-)
-def test_the_same_at_the_papers_millimetre(real_data, case, ours_near):
-    assert_close(compare(real_scan(real_data, case, 1.0).image, 1.0), ours_near)
+@pytest.mark.parametrize("case", ["lung-lesion", "chest-full", "head-4mm", "abdomen-3mm"])
+def test_the_same_at_the_papers_millimetre(real_data, case):
+    hu = real_scan(real_data, case, 1.0).image
+    assert_close(compare(body_mask(hu, 1.0), recipe_body(hu), 1.0), 0.97, 0.97)
+
+
+@pytest.mark.parametrize("visit", ["baseline", "followup"])
+def test_lungs_that_the_field_of_view_cuts_are_inside_and_the_skin_is_the_recipes(real_data, visit):
+    cases = {case.id: case for case in FolderSource(path=str(real_data)).cases()}
+    source = read_volume(cases[f"lung-two-visits__3DCT_lung_{visit}"])
+    volume = resample(audit(source), 3.0)
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(real_data / f"lung-two-visits/3DCT_lung_{visit}_mask.mha")))
+    lungs = resample_onto((labels > 0).astype(np.uint8), source.geometry, volume.geometry, nearest=True) > 0
+    mask = body_mask(volume.image, 3.0)
+    assert mask[lungs].mean() > 0.999
+    theirs = recipe_body(volume.image, lungs)
+    found = compare(mask, theirs, 3.0)
+    assert_close(found, 0.98, 0.98)
+
+
+@pytest.mark.parametrize("patient", ["pt_2", "pt_12"])
+def test_a_planning_scan_has_the_recipes_outline(real_data, patient):
+    hu = real_scan(real_data, f"head-neck__{patient}", 3.0).image
+    outlines = [np.stack([ndimage.binary_fill_holes(p) for p in m]) for m in (body_mask(hu, 3.0), recipe_body(hu))]
+    assert_close(compare(*outlines, 3.0), 0.9, 0.9)
+
+
+def test_foam_below_a_leg_is_outside(real_data):
+    mask = body_mask(real_scan(real_data, "sarcoma__STS_003", 3.0).image, 3.0)
+    assert not mask[:, -2:, :2].any()
+    assert not mask[:, -2:, -2:].any()
+
+
+def test_the_table_below_a_real_body_is_outside(real_data):
+    hu = real_scan(real_data, "chest-full", 3.0).image
+    mask = body_mask(hu, 3.0)
+    table = (hu > -500) & ~ndimage.binary_dilation(recipe_body(hu), iterations=2)
+    assert table.sum() > 1000
+    assert not mask[table].any()
 
 
 @pytest.mark.parametrize("case", ["abdomen-3mm", "chest-full"])
@@ -96,10 +152,19 @@ def test_lungs_gas_and_every_organ_of_a_real_body_are_inside(real_data, case):
     assert mask[bowel_gas].all()
 
 
-def test_every_organ_of_a_phantom_is_inside(tmp_path):
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory) -> Volume:
     source = PhantomSource(patients=1, resolution="tiny", dose_pairs=False)
-    (case,) = source.cases()
-    volume = resample(read_volume(source.fetch(case, open_lake(str(tmp_path)))), 3.0)
-    mask = body_mask(volume.image, 3.0)
-    named = volume.anatomy > 0
-    assert mask[named].mean() > 0.995
+    lake = open_lake(str(tmp_path_factory.mktemp("lake")))
+    return resample(read_volume(source.fetch(source.cases()[0], lake)), 3.0)
+
+
+def test_a_phantom_ends_where_the_recipe_ends_it(phantom):
+    lungs = np.isin(phantom.anatomy, LUNGS)
+    found = compare(body_mask(phantom.image, 3.0), recipe_body(phantom.image, lungs), 3.0)
+    assert_close(found, 0.97, 0.97)
+
+
+def test_every_organ_of_a_phantom_is_inside(phantom):
+    mask = body_mask(phantom.image, 3.0)
+    assert mask[phantom.anatomy > 0].mean() > 0.995
