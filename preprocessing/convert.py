@@ -21,8 +21,9 @@ from infra.fingerprint import fingerprint
 from infra.lake import Lake, storage_errors
 from preprocessing.body import body_planes, complete_anatomy
 from preprocessing.case import Case, CaseError
-from preprocessing.data_files import data_files, with_data_files
-from preprocessing.decode import decode_labels, read_companion, read_image
+from preprocessing.decoding.data_files import data_files, with_data_files
+from preprocessing.decoding.decode import decode_labels, read_companion, read_image
+from preprocessing.duplicates.signature import coarse_level, signature
 from preprocessing.geometry import Geometry
 from preprocessing.layout import Pyramid
 from preprocessing.manifest import ManifestRow
@@ -31,12 +32,11 @@ from preprocessing.preview import preview, preview_key
 from preprocessing.pyramid import downsample2, downsample2_labels, resize_cube
 from preprocessing.quality import audit, check_companion, in_hu
 from preprocessing.recipe import Recipe
-from preprocessing.region_split import split_regions
 from preprocessing.regions import RegionExtent
+from preprocessing.regions.split import split_regions
 from preprocessing.resample import resample, resample_onto
 from preprocessing.seal import read_seal
 from preprocessing.segmenter import with_anatomy
-from preprocessing.signature import coarse_level, signature
 from preprocessing.sources.base import Source
 from preprocessing.store import CaseRecord, open_case, seal_case, write_case
 from preprocessing.volume import Volume

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from preprocessing.case import CaseError
+from preprocessing.decoding.raster import MAX_VOXELS
 from preprocessing.geometry import IDENTITY, Geometry, Triple
 from preprocessing.orient import turn_towards
-from preprocessing.raster import MAX_VOXELS
 from preprocessing.volume import Volume
 
 OUTSIDE_HU = -1024

@@ -20,8 +20,8 @@ from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.anatomy import BACKGROUND, BODY
 from preprocessing.case import Case, CaseError
-from preprocessing.decode import read_raster
-from preprocessing.decode_labels import whole_values
+from preprocessing.decoding.decode import read_raster
+from preprocessing.decoding.labels import whole_values
 from preprocessing.geometry import Geometry
 from preprocessing.recipe import Recipe
 from preprocessing.totalsegmentator import ToolError, find_tool, run_tool

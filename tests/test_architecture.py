@@ -17,9 +17,9 @@ HOMES = {
     "fsspec": ("infra/lake.py",),
     "httpx": ("infra/remote_http.py",),
     "tenacity": ("infra/fetch.py",),
-    "nibabel": ("preprocessing/",),
-    "pydicom": ("preprocessing/",),
-    "SimpleITK": ("preprocessing/",),
+    "nibabel": ("preprocessing/decoding/", "preprocessing/sources/phantom/", "preprocessing/totalsegmentator.py"),
+    "pydicom": ("preprocessing/decoding/", "preprocessing/sources/phantom/"),
+    "SimpleITK": ("preprocessing/decoding/", "preprocessing/sources/phantom/"),
     "torch": ("training/", "evaluation/"),
     "monai": ("training/", "evaluation/"),
 }

@@ -29,8 +29,8 @@ from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import Case, RegionName
-from preprocessing.data_files import with_data_files
-from preprocessing.dicom_header import DicomHeader
+from preprocessing.decoding.data_files import with_data_files
+from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.meaning import meanings, read_dataset_json
 from preprocessing.sources.naming import case_name, core, patient_name, safe, stem

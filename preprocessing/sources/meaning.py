@@ -12,7 +12,7 @@ from pathlib import Path
 
 from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import LESION, AnatomyKind, LabelFile
-from preprocessing.dicom_header import DicomHeader
+from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.class_names import class_of, organ_of
 from preprocessing.sources.naming import core, is_anatomy, is_lesion
 from preprocessing.sources.pairing import LABELS_SPLIT

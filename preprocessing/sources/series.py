@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preprocessing.dicom_header import DicomHeader
-from preprocessing.dicom_stacks import along_normal, stack_key, stacks
+from preprocessing.decoding.dicom_header import DicomHeader
+from preprocessing.decoding.dicom_stacks import along_normal, stack_key, stacks
 
 NO_PATIENT = re.compile(
     r"^(anon.*|unknown|none|null|na|n/a|patient|subject|test|x+|0+|no_?name|removed|deidentified)?$", re.I

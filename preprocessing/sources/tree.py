@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocessing.dicom_header import SUFFIXES, DicomHeader, read_headers
+from preprocessing.decoding.dicom_header import SUFFIXES, DicomHeader, read_headers
 from preprocessing.sources.naming import IMAGE_SUFFIXES
 
 SKIPPED_FOLDERS = {"__MACOSX"}

@@ -28,7 +28,7 @@ from infra.cluster import fan_out, open_cluster
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.convert import convert_case
-from preprocessing.decode import read_raster
+from preprocessing.decoding.decode import read_raster
 from preprocessing.geometry import Geometry
 from preprocessing.recipe import Recipe, demo, paper
 from preprocessing.resample import output_grid

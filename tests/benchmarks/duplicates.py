@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.lake import open_lake
-from preprocessing.candidates import candidate_pairs
 from preprocessing.case import CaseError
-from preprocessing.decode import read_volume
+from preprocessing.decoding.decode import read_volume
+from preprocessing.duplicates.candidates import candidate_pairs
+from preprocessing.duplicates.same_scan import is_same_scan
+from preprocessing.duplicates.signature import signature
 from preprocessing.geometry import Geometry
 from preprocessing.orient import turn_towards
 from preprocessing.pyramid import downsample2
 from preprocessing.quality import audit
 from preprocessing.resample import output_grid, resample, resample_onto
-from preprocessing.same_scan import is_same_scan
-from preprocessing.signature import signature
 from preprocessing.sources.folder import FolderSource
 from preprocessing.sources.phantom import PhantomSource
 from preprocessing.volume import Volume

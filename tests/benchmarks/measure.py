@@ -7,7 +7,7 @@ from statistics import median
 from typing import TypeVar
 
 from infra.errors import UserError
-from preprocessing.decode import read_volume
+from preprocessing.decoding.decode import read_volume
 from preprocessing.resample import resample
 from preprocessing.sources.folder import FolderSource
 from preprocessing.volume import Volume

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from infra.lake import open_lake
 from preprocessing.case import Case, CaseError
 from preprocessing.convert import convert_case
-from preprocessing.decode import decode_image
+from preprocessing.decoding.decode import decode_image
 from preprocessing.geometry import Geometry
 from preprocessing.quality import audit
 from preprocessing.recipe import Recipe

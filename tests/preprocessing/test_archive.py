@@ -23,8 +23,8 @@ from archive_samples import (
 
 from infra.errors import UserError
 from preprocessing.archive import open_archive
-from preprocessing.archive_index import SUFFIX
-from preprocessing.archive_tar import Tape
+from preprocessing.archive.index import SUFFIX
+from preprocessing.archive.tar import Tape
 from preprocessing.case import CaseError
 
 CASE = ["set/labelsTr/ct_1.nii.gz", "set/imagesTr/ct_1.nii.gz"]

@@ -24,7 +24,7 @@ from archive_samples import (
 from infra.errors import UserError
 from preprocessing import archive as archive_module
 from preprocessing.archive import open_archive
-from preprocessing.archive_members import Limits
+from preprocessing.archive.members import Limits
 from preprocessing.case import CaseError
 
 MB = 2**20

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from infra.lake import open_lake
 from preprocessing.body import body_mask
-from preprocessing.decode import read_volume
+from preprocessing.decoding.decode import read_volume
 from preprocessing.quality import audit
 from preprocessing.resample import resample, resample_onto
 from preprocessing.sources.folder import FolderSource

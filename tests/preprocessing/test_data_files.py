@@ -8,8 +8,8 @@ from ct_samples import ball_hu
 
 from preprocessing.case import Case, CaseError
 from preprocessing.convert import file_checksums, input_of
-from preprocessing.data_files import data_files, with_data_files
-from preprocessing.decode import decode_image
+from preprocessing.decoding.data_files import data_files, with_data_files
+from preprocessing.decoding.decode import decode_image
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((6, 8, 10))

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from ct_samples import ball_hu, ras_affine, rotation, write_nifti
 
 from preprocessing.case import LESION, Case, CaseError, LabelFile
-from preprocessing.decode import decode_image, decode_labels, read_volume
+from preprocessing.decoding.decode import decode_image, decode_labels, read_volume
 from preprocessing.geometry import Geometry
 
 HU = ball_hu((10, 12, 14))

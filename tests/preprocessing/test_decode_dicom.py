@@ -6,7 +6,7 @@ import pytest
 from ct_samples import ball_hu, write_dicom
 
 from preprocessing.case import CaseError
-from preprocessing.decode import decode_image
+from preprocessing.decoding.decode import decode_image
 from preprocessing.resample import resample
 from preprocessing.volume import Volume
 

@@ -5,7 +5,7 @@ from dicom_samples import AXIAL, write_enhanced
 
 from preprocessing.case import CaseError
 from preprocessing.convert import input_of
-from preprocessing.decode import decode_image, read_volume
+from preprocessing.decoding.decode import decode_image, read_volume
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((8, 10, 12))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 
 from preprocessing.case import LESION, Case, CaseError, LabelFile
-from preprocessing.decode import read_volume
+from preprocessing.decoding.decode import read_volume
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((10, 13, 15))

@@ -7,7 +7,7 @@ from ct_samples import ball_hu, write_dicom
 from dicom_samples import SYNTAXES, compress
 
 from preprocessing.case import CaseError
-from preprocessing.decode import decode_image
+from preprocessing.decoding.decode import decode_image
 
 HU = ball_hu((8, 33, 37))
 PLACES = [(3.0, 4.0, 10.0 + 2 * k) for k in range(8)]

@@ -8,11 +8,11 @@ from benchmarks.duplicates import COPIES, TRUE_PAIRS, coarse, copies, measure, r
 from store_samples import RECIPE, made_image, made_pyramid, made_record
 
 from infra.lake import open_lake
-from preprocessing.candidates import Arrangement, candidate_pairs
 from preprocessing.duplicates import clusters, find_twins
+from preprocessing.duplicates.candidates import Arrangement, candidate_pairs
+from preprocessing.duplicates.same_scan import SAME_AGREEMENT, agreement
+from preprocessing.duplicates.signature import coarse_level, read_signature, signature
 from preprocessing.manifest import ManifestRow, commit
-from preprocessing.same_scan import SAME_AGREEMENT, agreement
-from preprocessing.signature import coarse_level, read_signature, signature
 from preprocessing.store import write_case
 
 RECALL = 1.0  # of every kind of copy, measured on the scan of `test_real_copies_are_found`

@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from infra.errors import UserError
 from preprocessing.anatomy import class_ids, class_names
 from preprocessing.case import LESION, CaseError
-from preprocessing.decode import read_volume
+from preprocessing.decoding.decode import read_volume
 from preprocessing.geometry import Geometry
 from preprocessing.sources.base import Source
 from preprocessing.sources.folder import FolderSource
@@ -325,7 +325,7 @@ def test_a_thick_and_a_thin_series_of_one_scan_lie_over_each_other(real_cases):
 
 
 def test_all_transfer_syntaxes_decode_to_the_same_slice(real_data):
-    from preprocessing.decode import decode_image
+    from preprocessing.decoding.decode import decode_image
 
     slices = [decode_image([str(path)]).array for path in sorted((real_data / "transfer-syntaxes").iterdir())]
     assert len(slices) == 5

@@ -4,9 +4,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import polar
 
+from preprocessing.decoding.raster import checked_geometry
 from preprocessing.geometry import IDENTITY, Geometry
 from preprocessing.orient import turn_towards
-from preprocessing.raster import checked_geometry
 
 angle = st.floats(-np.pi, np.pi)
 spacing = st.floats(0.1, 10)

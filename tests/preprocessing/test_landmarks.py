@@ -13,7 +13,7 @@ from ct_samples import rotation
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from preprocessing.decode import decode_image
+from preprocessing.decoding.decode import decode_image
 from preprocessing.resample import resample
 from preprocessing.volume import Volume
 

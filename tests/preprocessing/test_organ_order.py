@@ -6,9 +6,9 @@ from atlas_samples import GEOMETRY, IDS, ORGANS, SHAPE, atlas
 
 from preprocessing.body import body_mask, complete_anatomy
 from preprocessing.case import CaseError
-from preprocessing.class_extents import measure_extents
-from preprocessing.decode import read_volume
-from preprocessing.organ_order import check_order
+from preprocessing.decoding.decode import read_volume
+from preprocessing.regions.class_extents import measure_extents
+from preprocessing.regions.organ_order import check_order
 from preprocessing.resample import resample
 from preprocessing.sources.folder import FolderSource
 

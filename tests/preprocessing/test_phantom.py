@@ -12,8 +12,8 @@ from infra.lake import open_lake
 from preprocessing.case import CaseError
 from preprocessing.sources.base import Source
 from preprocessing.sources.phantom import PhantomSource
-from preprocessing.sources.phantom_broken import BROKEN
-from preprocessing.sources.phantom_patient import draw_scan
+from preprocessing.sources.phantom.broken import BROKEN
+from preprocessing.sources.phantom.patient import draw_scan
 
 TINY = PhantomSource(patients=12, resolution="tiny", broken=8)
 

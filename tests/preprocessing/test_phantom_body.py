@@ -7,10 +7,10 @@ import pytest
 from scipy.ndimage import correlate1d
 
 from preprocessing.anatomy import BODY, class_ids, class_names
-from preprocessing.sources.phantom_body import paint_patient
-from preprocessing.sources.phantom_lesions import paint_lesions
-from preprocessing.sources.phantom_patient import draw_patient, draw_scan
-from preprocessing.sources.phantom_texture import add_texture
+from preprocessing.sources.phantom.body import paint_patient
+from preprocessing.sources.phantom.lesions import paint_lesions
+from preprocessing.sources.phantom.patient import draw_patient, draw_scan
+from preprocessing.sources.phantom.texture import add_texture
 
 ID = class_ids()
 LOBES = [i for name, i in ID.items() if name.startswith("lung_")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.sources.phantom_dose import projection_noise, white_noise
+from preprocessing.sources.phantom.dose import projection_noise, white_noise
 
 SHAPE, PIXEL_MM = (12, 64, 88), 4.0
 

@@ -7,8 +7,8 @@ import SimpleITK
 from pydicom import dcmread
 
 from preprocessing.geometry import Geometry
-from preprocessing.sources.phantom_broken import BROKEN, write_broken
-from preprocessing.sources.phantom_files import write_image, write_series
+from preprocessing.sources.phantom.broken import BROKEN, write_broken
+from preprocessing.sources.phantom.files import write_image, write_series
 
 OBLIQUE = ((1.0, 0.0, 0.0), (0.0, 0.995, -0.0998), (0.0, 0.0998, 0.995))
 GEOMETRIES = {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from preprocessing.decode import read_volume
+from preprocessing.decoding.decode import read_volume
 from preprocessing.quality import audit
-from preprocessing.region_evidence import region_from_image
+from preprocessing.regions.evidence import region_from_image
 from preprocessing.resample import resample
 from preprocessing.sources.folder import FolderSource
 from preprocessing.volume import Volume

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from atlas_samples import BOTTOM, GEOMETRY, IDS, LUNGS, MM, SHAPE, atlas, end_mm
 
-from preprocessing.class_extents import measure_extents
 from preprocessing.geometry import Geometry
-from preprocessing.region_rules import MIN_EXTENT_MM, RULES
+from preprocessing.regions.class_extents import measure_extents
+from preprocessing.regions.rules import MIN_EXTENT_MM, RULES
 
 TOP = BOTTOM + MM * (SHAPE[0] - 1)
 WHOLE = atlas()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from preprocessing.case import CaseError
 from preprocessing.geometry import Geometry
-from preprocessing.region_split import split_regions
 from preprocessing.regions import REGIONS, WINDOWS
+from preprocessing.regions.split import split_regions
 
 WHOLE = atlas()
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.case import CaseError
-from preprocessing.decode import decode_image
+from preprocessing.decoding.decode import decode_image
 from preprocessing.geometry import IDENTITY, Geometry
 from preprocessing.orient import turn_towards
 from preprocessing.resample import output_grid, resample, resample_onto

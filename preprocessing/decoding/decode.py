@@ -1,0 +1,135 @@
+"""Decoding: from a case's files to Hounsfield values, labels and geometry, in the scanner's own grid.
+
+One function a question: what does this image hold, what do these labels mean on its grid, what is the whole case. The
+formats have a reader each; nothing here resamples the image, and nothing is guessed: an image that does not say where
+left is, or a label that lies elsewhere, is refused with the values that disagree.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.case import Case, CaseError
+from preprocessing.decoding.dicom import read_series
+from preprocessing.decoding.itk import read_itk
+from preprocessing.decoding.labels import read_labels
+from preprocessing.decoding.nifti import read_nifti
+from preprocessing.decoding.raster import Raster, to_int16
+from preprocessing.geometry import Geometry
+from preprocessing.resample import resample_onto
+from preprocessing.volume import Volume
+
+READERS = {
+    ".nii": read_nifti,
+    ".hdr": read_nifti,
+    ".img": read_nifti,
+    ".nrrd": read_itk,
+    ".nhdr": read_itk,
+    ".mha": read_itk,
+    ".mhd": read_itk,
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """HU as stored, int16 (z, y, x), with its geometry; `modality` is "CT" where the format says so, else ""."""
+
+    array: NDArray[np.int16]
+    geometry: Geometry
+    modality: str = ""
+    findings: tuple[str, ...] = ()
+
+
+def image_suffix(path: str | Path) -> str:
+    """The ending that names the format of an image file, '' for DICOM and everything else."""
+    name = Path(path).name.lower()
+    suffix = Path(name.removesuffix(".gz")).suffix
+    return suffix if suffix in READERS and (suffix == ".nii" or not name.endswith(".gz")) else ""
+
+
+def read_raster(paths: Sequence[str], stack: int = 0) -> Raster:
+    """What one image file, or the files of one DICOM series, say; `stack` as in `Case`.
+
+    Raises:
+        CaseError: a file is missing, damaged, not three-dimensional or no CT.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise CaseError(f"{Path(path).name} is not there any more; list the source again.")
+    suffix = image_suffix(paths[0])
+    if not suffix:
+        return read_series([Path(path) for path in paths], stack)
+    if len(paths) > 1:
+        raise CaseError(f"{Path(paths[0]).name} and {len(paths) - 1} more files are given as one image; give one file.")
+    return READERS[suffix](Path(paths[0]))
+
+
+def decode_image(paths: Sequence[str], stack: int = 0) -> Decoded:
+    """The HU of one image, rounded to int16, and its geometry; padding values are still in it.
+
+    Raises:
+        CaseError: see `read_raster`; or the file does not say which side is left.
+    """
+    raster = to_int16(read_raster(paths, stack))
+    if not raster.oriented:
+        raise CaseError(
+            f"{Path(paths[0]).name} does not say how it is oriented (NIfTI: sform and qform codes are 0; NRRD: no "
+            "space), and readers disagree on its left and right; write the orientation into its header."
+        )
+    return Decoded(raster.array, raster.geometry, raster.modality, raster.findings)
+
+
+def decode_labels(
+    case: Case, geometry: Geometry
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None, tuple[str, ...]]:
+    """The case's anatomy (ids 0-119; 0 where nothing is named) and lesion (0/1) on the image's grid, and findings.
+
+    Raises:
+        CaseError: a label is unreadable or lies on another grid.
+    """
+    return read_labels(case, geometry, lambda path: read_raster([path]))
+
+
+def read_image(case: Case) -> Volume:
+    """The case's image alone in its source grid: HU as stored, neither audited nor resampled.
+
+    Raises:
+        CaseError: the case was listed with a problem, or its image cannot be used.
+    """
+    if case.problem:
+        raise CaseError(case.problem)
+    image = decode_image(case.image, case.stack)
+    return Volume(image=image.array, geometry=image.geometry, findings=(*case.notes, *image.findings))
+
+
+def read_volume(case: Case) -> Volume:
+    """The whole case in its source grid: image, labels and companions, neither audited nor resampled.
+
+    Raises:
+        CaseError: the case was listed with a problem, or a file of it cannot be used.
+    """
+    volume = read_image(case)
+    anatomy, lesion, findings = decode_labels(case, volume.geometry)
+    return replace(
+        volume,
+        anatomy=anatomy,
+        anatomy_kind=case.anatomy if anatomy is not None else "none",
+        lesion=lesion,
+        companions={name: read_companion(path, volume.geometry) for name, path in case.companions},
+        findings=(*volume.findings, *findings),
+    )
+
+
+def read_companion(path: str, geometry: Geometry) -> NDArray[np.int16]:
+    """A further image of a case on the grid of its image; resampled where it has its own.
+
+    Raises:
+        CaseError: it cannot be used.
+    """
+    other = decode_image([path])
+    if other.geometry.shape == geometry.shape and np.allclose(other.geometry.corners(), geometry.corners(), atol=0.01):
+        return other.array
+    return resample_onto(other.array, other.geometry, geometry)
