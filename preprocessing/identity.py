@@ -25,6 +25,7 @@ from infra.lake import MARKER, Lake
 from infra.settings import Settings
 from preprocessing.case import Case
 from preprocessing.convert import UNEXPECTED
+from preprocessing.data_files import with_data_files
 from preprocessing.origins import source_root
 from preprocessing.sources.base import Source, SourceInfo
 from preprocessing.sources.naming import IMAGE_SUFFIXES, stem
@@ -61,7 +62,7 @@ class IdentifiedSource:
         """The folder's cases under hashed ids and patients, their paths still real."""
         with silenced():
             listed = self.source.cases()
-        names = self._names(path for case in listed for path in case.origin)
+        names = self._names(path for case in listed for path in with_data_files(case.origin))
         hidden = [
             case.replace(
                 id=self.hidden(f"case\n{case.id}"),
@@ -86,14 +87,16 @@ class IdentifiedSource:
 
     def origin(self, case: Case) -> tuple[str, ...]:
         """What the manifest says of a case's files."""
-        return tuple(f"{self.root}:{self.hidden(os.path.relpath(path, self.folder))}" for path in case.origin)
+        return tuple(
+            f"{self.root}:{self.hidden(os.path.relpath(path, self.folder))}" for path in with_data_files(case.origin)
+        )
 
     def reason(self, text: str, case: Case) -> str:
         """A reason without names and without what it quotes of a file; of an unexpected error only the kind."""
         if text.startswith(UNEXPECTED):
             words = text.removeprefix(UNEXPECTED)
             return text if words.startswith("the worker process died") else UNEXPECTED + words.partition(":")[0]
-        return self.scrubbed(QUOTED.sub("(hidden)", text), self._names(case.origin))
+        return self.scrubbed(QUOTED.sub("(hidden)", text), self._names(with_data_files(case.origin)))
 
     def scrubbed(self, text: str, names: Iterable[str]) -> str:
         """The text with a hash in place of every one of these names."""

@@ -79,7 +79,7 @@ def test_a_header_cannot_name_a_file_outside_its_folder(tmp_path, suffix, other)
     (tmp_path / "cts" / "voxels").mkdir(parents=True)
     path = stated(tmp_path / "cts", suffix, other.format(root=tmp_path))
     for read in (decode_image, lambda paths: file_checksums(Case(source="a", id="a", patient="a", image=paths))):
-        with pytest.raises(CaseError, match=r"secret\.raw, outside its folder; put both into one folder"):
+        with pytest.raises(CaseError, match=r"secret\.raw', outside its folder; put both into one folder"):
             read((str(path),))
     assert with_data_files([str(path)]) == (str(path),)
 
