@@ -25,7 +25,7 @@ from infra.lake import MARKER, Lake
 from infra.settings import Settings
 from preprocessing.case import Case
 from preprocessing.convert import UNEXPECTED
-from preprocessing.data_files import with_data_files
+from preprocessing.decoding.data_files import with_data_files
 from preprocessing.origins import source_root
 from preprocessing.sources.base import Source, SourceInfo
 from preprocessing.sources.naming import IMAGE_SUFFIXES, stem
