@@ -23,8 +23,8 @@ from preprocessing import layout
 from preprocessing.anatomy import class_names
 from preprocessing.case import AnatomyKind, CaseError, RegionName
 from preprocessing.geometry import Geometry
+from preprocessing.hu_audit import HuAudit
 from preprocessing.layout import Pyramid
-from preprocessing.quality.hu_audit import HuAudit
 from preprocessing.recipe import Recipe
 from preprocessing.regions import RegionExtent
 from preprocessing.seal import is_sealed, read_seal, seal_case

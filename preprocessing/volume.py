@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from preprocessing.case import AnatomyKind
 from preprocessing.geometry import Geometry
-from preprocessing.quality.hu_audit import HuAudit
+from preprocessing.hu_audit import HuAudit
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The import arrow and the one-home rule, read from the source as text."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,26 @@ def test_every_outside_engine_has_one_home(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "flows").rglob("*.py")), ids=lambda p: p.name)
 def test_a_flow_file_imports_nothing_heavy_at_module_scope(path):
     assert not imports(path, module_scope_only=True) & HEAVY_IN_FLOWS
+
+
+ALONE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    ours = [loaded for loaded in sys.modules if loaded.split(".")[0] in {own.split(".")[0] for own in sys.argv[1:]}]
+    for loaded in ours:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(name, error)
+"""
+
+
+def test_every_module_can_be_imported_first():
+    modules = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in FILES]
+    child = subprocess.run([sys.executable, "-c", ALONE, *modules], cwd=ROOT, capture_output=True, text=True)
+    assert child.stdout == ""
+    assert child.returncode == 0, child.stderr
 
 
 def test_the_top_level_is_the_owners():

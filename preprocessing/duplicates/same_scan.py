@@ -19,8 +19,7 @@ from preprocessing.pyramid import resize_weights
 
 FINE, BROAD = 0.7, 2.0  # voxels: Gaussians whose difference is the band-pass
 NOISE_HU = 3.0
-SAME_AGREEMENT = 0.82
-SAME_STRETCHED = 0.9  # a stretched copy fits another body of like build more easily
+SAME_AGREEMENT = 0.9
 HOPELESS = 0.5  # an agreement at twice the voxel size below which nobody looks closer
 SMALLEST_OVERLAP = 0.5  # of the smaller volume
 DOUBTFUL = 0.7  # an agreement of their middles below which the whole volumes are not compared
@@ -31,8 +30,7 @@ Shift = tuple[int, ...]
 
 def is_same_scan(first: NDArray[np.int16], second: NDArray[np.int16], arrangement: Arrangement) -> bool:
     """Whether the agreement of two volumes is one that only the same scan reaches."""
-    needed = SAME_STRETCHED if arrangement.shift is None else SAME_AGREEMENT
-    return agreement(first, second, arrangement) >= needed
+    return agreement(first, second, arrangement) >= SAME_AGREEMENT
 
 
 def agreement(first: NDArray[np.int16], second: NDArray[np.int16], arrangement: Arrangement) -> float:

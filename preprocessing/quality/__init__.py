@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.case import CaseError
+from preprocessing.hu_audit import HuAudit
 from preprocessing.quality.histogram import Histogram, histogram_of, piles_up
-from preprocessing.quality.hu_audit import HuAudit
 from preprocessing.quality.plausibility import TISSUE_HU, doubt_of, modes_seen
 from preprocessing.quality.rescale import Reading, certain_correction, read_as
 from preprocessing.volume import Volume

@@ -8,8 +8,8 @@ from scipy.ndimage import zoom
 from preprocessing.case import CaseError
 from preprocessing.decoding.decode import decode_image
 from preprocessing.geometry import Geometry
+from preprocessing.hu_audit import HuAudit
 from preprocessing.quality import audit, check_companion, in_hu
-from preprocessing.quality.hu_audit import HuAudit
 from preprocessing.quality.rescale import corrections
 from preprocessing.sources.phantom import PhantomSource
 from preprocessing.volume import Volume
