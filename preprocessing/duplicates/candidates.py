@@ -2,7 +2,7 @@
 
 Points are alike if their neighbourhoods are. Two cases are candidates if enough alike points lie at one shift from one
 another, allowing for a mirrored copy; in the volumes stretched to a cube, at no shift. Whether a pair is one depends on
-its two signatures alone.
+its two signatures alone. How many are enough keeps chance away: the voxels of every candidate are compared.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from preprocessing.duplicates.alike import Cloud, Search, alike_points
 from preprocessing.duplicates.signature import CUBE, Points, read_signature
 
-ALIKE = 0.93  # correlation of two neighbourhoods
-ENOUGH = 3  # alike points in one arrangement
 CELL = 4  # voxels: shifts within it count as one
-BLOCK = 2048  # points compared at once
+OWN = Search(correlation=0.98, tables=16, bits=32, placed=False)
+STRETCHED = Search(correlation=0.96, tables=16, bits=16, placed=True)
+ENOUGH = {OWN: 4, STRETCHED: 3}  # alike points in one arrangement
 Pair = tuple[int, int]
 
 
@@ -37,8 +38,8 @@ def candidate_pairs(signatures: Sequence[str], new: Sequence[bool]) -> dict[Pair
     fresh = np.asarray(new, bool)
     found: dict[Pair, list[Arrangement]] = {}
     if fresh.any():
-        for kind, stretched in enumerate((False, True)):
-            matches = _Matches.of([points[kind] for points in read], fresh, stretched)
+        for kind, search in enumerate((OWN, STRETCHED)):
+            matches = _Matches.of([points[kind] for points in read], fresh, search)
             for pair, arrangement in matches.best():
                 found.setdefault(pair, []).append(arrangement)
     return found
@@ -51,56 +52,36 @@ class _Matches:
     pair: NDArray[np.intp]
     mirror: NDArray[np.int64]
     shift: NDArray[np.int64]
-    stretched: bool
+    search: Search
 
     @classmethod
-    def of(cls, cases: list[Points], fresh: NDArray[np.bool_], stretched: bool) -> "_Matches":
-        owner = np.repeat(np.arange(len(cases)), [len(case.places) for case in cases])
-        places = np.concatenate([case.places for case in cases]).astype(np.int64)
-        turns = np.concatenate([case.turns for case in cases]).astype(np.int64)
-        left, right = _alike(np.concatenate([case.vectors for case in cases]), owner, fresh)
-        mirror = turns[left] * turns[right]
-        shift = places[left] - mirror * places[right]
+    def of(cls, cases: list[Points], fresh: NDArray[np.bool_], search: Search) -> "_Matches":
+        cloud = Cloud.of(cases, fresh)
+        left, right = alike_points(cloud, search)
+        mirror = cloud.turns[left] * cloud.turns[right]
+        shift = cloud.places[left] - mirror * cloud.places[right]
         kept = np.ones(len(left), bool)
-        if stretched:
+        if search.placed:
             kept = (np.abs(shift - np.where(mirror < 0, CUBE - 1, 0)) <= CELL // 2).all(1)
-        return cls(np.stack([owner[left], owner[right]], 1)[kept], mirror[kept], shift[kept], stretched)
+        return cls(np.stack([cloud.owner[left], cloud.owner[right]], 1)[kept], mirror[kept], shift[kept], search)
 
     def best(self) -> Iterator[tuple[Pair, Arrangement]]:
         """Every pair with enough points in one arrangement, and the arrangement that most of its points have."""
         frame = pd.DataFrame({"first": self.pair[:, 0], "second": self.pair[:, 1]})
         frame["way"] = (self.mirror < 0) @ np.array([1, 2, 4])
         frame[["z", "y", "x"]] = self.shift
-        if self.stretched:
+        if self.search.placed:
             frame[["z", "y", "x"]] = 0
-        frame = frame[frame.groupby(["first", "second"])["way"].transform("size") >= ENOUGH]
+        enough = ENOUGH[self.search]
+        frame = frame[frame.groupby(["first", "second"])["way"].transform("size") >= enough]
         found = []
         for stagger in product((0, CELL // 2), repeat=3):
             cell = {f"{a}_cell": (frame[a] + s) // CELL for a, s in zip("zyx", stagger, strict=True)}
             groups = frame.assign(**cell).groupby(["first", "second", "way", *cell])
-            found.append(groups[["z", "y", "x"]].mean().assign(count=groups.size()).query("count >= @ENOUGH"))
+            found.append(groups[["z", "y", "x"]].mean().assign(count=groups.size()).query("count >= @enough"))
         ranked = pd.concat(found).reset_index().sort_values(["count", "way", "z", "y", "x"], ascending=False)
         chosen = ranked.drop_duplicates(["first", "second"]).sort_values(["first", "second"])
         for first, second, way, *shift in chosen[["first", "second", "way", "z", "y", "x"]].to_numpy().tolist():
             z, y, x = (-1 if int(way) >> axis & 1 else 1 for axis in range(3))
             dz, dy, dx = (round(value) for value in shift)
-            yield (int(first), int(second)), Arrangement((z, y, x), None if self.stretched else (dz, dy, dx))
-
-
-def _alike(
-    vectors: NDArray[np.float32], owner: NDArray[np.intp], fresh: NDArray[np.bool_]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of alike points of two cases, the first case's before the second's, one of the cases fresh."""
-    rows, columns = [], []
-    mine = np.flatnonzero(fresh[owner])
-    for start, other in product(range(0, len(mine), BLOCK), range(0, len(vectors), BLOCK)):
-        row, column = np.nonzero(vectors[mine[start : start + BLOCK]] @ vectors[other : other + BLOCK].T > ALIKE)
-        row, column = mine[start + row], other + column
-        twice = fresh[owner[column]] & (owner[column] < owner[row])  # the other case's points find this pair too
-        kept = (owner[row] != owner[column]) & ~twice
-        row, column = row[kept], column[kept]
-        first = owner[row] < owner[column]
-        rows.append(np.where(first, row, column))
-        columns.append(np.where(first, column, row))
-    none = np.zeros(0, np.intp)
-    return np.concatenate([none, *rows]), np.concatenate([none, *columns])
+            yield (int(first), int(second)), Arrangement((z, y, x), None if self.search.placed else (dz, dy, dx))

@@ -36,10 +36,10 @@ def coarse_level(spacing_mm: float, levels: int) -> int:
 
 @dataclass(frozen=True)
 class Points:
-    """Striking points of a volume: unit vectors (points, 64), places (points, 3) in voxels z y x, and 1 or -1 per axis
-    (points, 3): whether the neighbourhood was mirrored along it."""
+    """Striking points of a volume: levels 0 to 15 (points, 64), places (points, 3) in voxels z y x, and 1 or -1 per
+    axis (points, 3): whether the neighbourhood was mirrored along it."""
 
-    vectors: NDArray[np.float32]
+    levels: NDArray[np.uint8]
     places: NDArray[np.int16]
     turns: NDArray[np.int8]
 
@@ -56,9 +56,7 @@ def read_signature(text: str) -> tuple[Points, Points]:
     data = base64.b64decode(text)
     records: Any = np.frombuffer(data, RECORD, offset=1)
     packed = records["levels"]
-    levels = np.stack([packed >> 4, packed & 15], axis=2).reshape(-1, SAMPLES).astype(np.float32)
-    levels -= levels.mean(1, keepdims=True)
-    levels /= np.maximum(np.linalg.norm(levels, axis=1, keepdims=True), 1e-6)
+    levels = np.stack([packed >> 4, packed & 15], axis=2).reshape(-1, SAMPLES)
     places = np.stack([records[axis] for axis in "zyx"], axis=1).astype(np.int16)
     turns = np.where(records["turned"][:, None] >> np.arange(3) & 1, -1, 1).astype(np.int8)
     own = slice(data[0]), slice(data[0], None)

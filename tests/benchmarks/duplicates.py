@@ -1,11 +1,11 @@
 """Duplicates, measured: how many copies of a scan are found by what was done to them, and how many others are merged.
 
-Copies are made of every real scan and a few phantoms before they are resampled, as another data set would hold them.
-Pairs of different scans are all pairs of all scans, but for those that are known to be one. `clustering` is the time to
-find the candidates among so many signatures, which are the real ones with noise of another scan's size.
+Copies are made of every real scan before it is resampled, as another data set would hold them, and sought among all
+real scans and phantoms of two seeds; the last of these rows compares the scans themselves. The seconds are those of
+finding candidates among many made-up signatures, whose neighbourhoods are mixed from real ones.
 """
 
-import itertools
+import base64
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -20,7 +20,7 @@ from preprocessing.case import CaseError
 from preprocessing.decoding.decode import read_volume
 from preprocessing.duplicates.candidates import candidate_pairs
 from preprocessing.duplicates.same_scan import is_same_scan
-from preprocessing.duplicates.signature import signature
+from preprocessing.duplicates.signature import POINTS, RECORD, SAMPLES, signature
 from preprocessing.geometry import Geometry
 from preprocessing.orient import turn_towards
 from preprocessing.pyramid import downsample2
@@ -31,6 +31,7 @@ from preprocessing.sources.phantom import PhantomSource
 from preprocessing.volume import Volume
 
 TITLE = "duplicates: share of copies found and of merged pairs that are one scan; seconds to find candidates"
+FINE_MM = 0.9
 Scan = tuple[NDArray[np.int16], Geometry]
 COPIES = (
     *("saved again", "mirrored x", "mirrored z", "mirrored x z", "half of z", "60 mm of z", "cut in plane 10 %"),
@@ -46,10 +47,11 @@ TRUE_PAIRS = {
 
 
 def run(data: Path, quick: bool = False) -> list[dict[str, Any]]:
-    """Recall by copy, precision and recall over all pairs of scans, and the time of finding candidates."""
-    scans = real_scans(data, ("chest-4mm", "spine") if quick else ("",)) | phantoms(2 if quick else 6)
-    rows = measure(scans, TRUE_PAIRS, COPIES[:2] if quick else COPIES)
-    return rows + [_clustering(scans, count) for count in ((100,) if quick else (1000, 10_000))]
+    """Recall and precision by copy and over all pairs of scans, and the time of finding candidates."""
+    real = real_scans(data, ("chest-4mm", "spine") if quick else ("",))
+    rows = measure(real, TRUE_PAIRS, COPIES[:2] if quick else COPIES, phantoms(2 if quick else 10))
+    texts = [signature(coarse(*scan)) for scan in real.values()]
+    return rows + [_seconds(texts, *sizes) for sizes in (((100, 10),) if quick else ((10_000, 100), (10_000, 10_000)))]
 
 
 def main() -> None:
@@ -69,8 +71,18 @@ def real_scans(data: Path, names: Collection[str]) -> dict[str, Scan]:
             volume = audit(read_volume(case.replace(labels=(), lesion=())))
         except CaseError:
             continue
-        scans[case.id] = volume.image, volume.geometry
+        scans[case.id] = _halved_in_plane((volume.image, volume.geometry))
     return scans
+
+
+def _halved_in_plane(scan: Scan) -> Scan:
+    """Scans finer than FINE_MM in plane at twice the pixel size, to save time."""
+    image, geometry = scan
+    z, y, x = geometry.spacing_mm
+    if min(y, x) > FINE_MM:
+        return scan
+    grid = output_grid(geometry, (z, 2 * y, 2 * x))
+    return resample_onto(image, geometry, grid), grid
 
 
 def phantoms(count: int) -> dict[str, Scan]:
@@ -133,51 +145,86 @@ def coarse(image: NDArray[np.int16], geometry: Geometry) -> NDArray[np.int16]:
 
 
 def measure(
-    scans: Mapping[str, Scan], same: Collection[tuple[str, str]], made: Collection[str]
+    scans: Mapping[str, Scan],
+    same: Collection[tuple[str, str]],
+    made: Collection[str],
+    others: Mapping[str, Scan] | None = None,
 ) -> list[dict[str, Any]]:
-    """Recall by copy (`made` of COPIES), and precision and recall over all pairs of scans; `same` are truly one."""
-    stored = {name: coarse(*scan) for name, scan in scans.items()}
-    found: dict[str, list[bool]] = {name: [] for name in made}
-    for name, scan in scans.items():
+    """By copy (`made` of COPIES) of each of `scans`, and over all pairs of scans and `others`: what is found of what is
+    truly one scan, and what of the found is; `same` are the pairs of scans that are one."""
+    stored = {name: coarse(*scan) for name, scan in (scans | (others or {})).items()}
+    texts = {name: signature(volume) for name, volume in stored.items()}
+    found: dict[str, list[tuple[str, set[str]]]] = {copy: [] for copy in made}
+    for name, scan in scans.items() if made else ():
         for copy, changed in copies(*scan):
             if copy in found:
-                found[copy].append(bool(_twins({"": stored[name], copy: coarse(*changed)})))
-    rows = [_row(copy, len(some), recall=sum(some) / len(some)) for copy, some in found.items()]
-    twins = _twins(stored)
-    true = twins & {pair for pair in same if set(pair) <= stored.keys()}
+                found[copy].append((name, _twins_of(coarse(*changed), stored, texts)))
+    one = {pair for a, b in same for pair in ((a, b), (b, a))} | {(name, name) for name in stored}
+    rows = [_row(copy, [(a, b) for a, some in found[copy] for b in some], len(scans), one) for copy in made]
     wanted = [pair for pair in same if set(pair) <= stored.keys()]
-    pairs = len(stored) * (len(stored) - 1) // 2
-    precision = len(true) / len(twins) if twins else 1.0
-    return [*rows, _row("pairs", pairs, recall=len(true) / max(1, len(wanted)), precision=precision)]
+    twins = [(a, b) for a in stored for b in _twins_of(stored[a], stored, texts) if a < b]
+    return [*rows, _row("pairs", twins, len(wanted), one, len(stored) * (len(stored) - 1) // 2)]
 
 
-def _twins(stored: Mapping[str, NDArray[np.int16]]) -> set[tuple[str, str]]:
-    names = sorted(stored)
-    pairs = candidate_pairs([signature(stored[name]) for name in names], [True] * len(names))
+def _twins_of(volume: NDArray[np.int16], stored: Mapping[str, NDArray[np.int16]], texts: Mapping[str, str]) -> set[str]:
+    names = list(stored)
+    pairs = candidate_pairs([signature(volume), *(texts[name] for name in names)], [True] + [False] * len(names))
     return {
-        (names[i], names[j])
-        for (i, j), arrangements in pairs.items()
-        if any(is_same_scan(stored[names[i]], stored[names[j]], one) for one in arrangements)
+        names[n - 1]
+        for (_, n), arrangements in pairs.items()
+        if any(is_same_scan(volume, stored[names[n - 1]], arrangement) for arrangement in arrangements)
     }
 
 
-def _clustering(scans: Mapping[str, Scan], count: int) -> dict[str, Any]:
-    """The time to find candidates among signatures of noisy variants of the scans, each cut and turned in its way."""
-    volumes = [coarse(*scan) for scan in scans.values()]
-    texts = []
-    for n in range(min(count, 200)):
-        volume = volumes[n % len(volumes)]
-        rng = np.random.default_rng(n)
-        noise = np.kron(rng.normal(0, 200, [-(-k // 2) for k in volume.shape]), np.ones((2, 2, 2)))
-        texts.append(signature((volume + noise[tuple(slice(k) for k in volume.shape)]).astype(np.int16)))
-    signatures = [text for text, _ in zip(itertools.cycle(texts), range(count), strict=False)]
+def _row(
+    copy: str, merged: list[tuple[str, str]], wanted: int, one: Collection[tuple[str, str]], pairs: int | None = None
+) -> dict[str, Any]:
+    """`merged` pairs of a copy's scan and a scan that it was found to be. A copy is found if its own scan is."""
+    true = sum(pair in one for pair in merged)
+    found = true if pairs else sum(a == b for a, b in merged)
+    precision = true / len(merged) if merged else 1.0
+    recall = found / max(1, wanted)
+    return {"copy": copy, "wanted": wanted, "found": found, "recall": recall, "merged": len(merged)} | {
+        "precision": precision,
+        "seconds": None,
+    }
+
+
+def _seconds(texts: list[str], count: int, new: int) -> dict[str, Any]:
+    """The time to find the candidates of `new` among `count` made-up signatures; none of them are one scan."""
+    signatures = made_up_signatures(texts, count)
     start = time.perf_counter()
-    candidate_pairs(signatures, [n < count // 10 for n in range(count)])
-    return _row(f"a tenth new of {count} signatures", count, seconds=time.perf_counter() - start)
+    found = candidate_pairs(signatures, [n < new for n in range(count)])
+    seconds = time.perf_counter() - start
+    row = dict.fromkeys(("copy", "wanted", "found", "recall", "merged", "precision"))
+    return row | {"copy": f"{new} new of {count} ({len(found)} candidates)", "seconds": seconds}
 
 
-def _row(copy: str, pairs: int, **values: float) -> dict[str, Any]:
-    return {"copy": copy, "pairs": pairs} | {name: values.get(name) for name in ("recall", "precision", "seconds")}
+def made_up_signatures(texts: list[str], count: int) -> list[str]:
+    """Signatures of nothing: each neighbourhood is a mixture of two of real signatures, with noise, in others' place."""
+    rng = np.random.default_rng(0)
+    pools: tuple[list[Any], list[Any]] = ([], [])
+    for data in map(base64.b64decode, texts):
+        records = np.frombuffer(data, RECORD, offset=1)
+        pools[0].append(records[: data[0]])
+        pools[1].append(records[data[0] :])
+    mixed = [_mixed(np.concatenate(pool), (count, size), rng) for pool, size in zip(pools, POINTS, strict=True)]
+    own = len(mixed[0][0]).to_bytes(1, "big")
+    return [base64.b64encode(own + a.tobytes() + b.tobytes()).decode() for a, b in zip(*mixed, strict=True)]
+
+
+def _mixed(pool: NDArray[Any], shape: tuple[int, int], rng: np.random.Generator) -> NDArray[Any]:
+    records = pool[rng.integers(0, len(pool), shape)]
+    for axis in "zyx":
+        records[axis] = pool[axis][rng.integers(0, len(pool), shape)]
+    levels = np.stack([pool["levels"] >> 4, pool["levels"] & 15], axis=-1).reshape(-1, SAMPLES) - 8.0
+    for row in records:
+        angle = rng.uniform(0, np.pi / 2, (len(row), 1))
+        one, other = (levels[rng.integers(0, len(pool), len(row))] for _ in range(2))
+        mixture = np.cos(angle) * one + np.sin(angle) * other + rng.normal(0, 0.5, one.shape)
+        whole = np.clip(np.rint(mixture) + 8, 0, 15).astype(np.uint8)
+        row["levels"] = (whole[:, ::2] << 4) | whole[:, 1::2]
+    return records
 
 
 if __name__ == "__main__":
