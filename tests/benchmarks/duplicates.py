@@ -49,8 +49,9 @@ TRUE_PAIRS = {
 def run(data: Path, quick: bool = False) -> list[dict[str, Any]]:
     """Recall and precision by copy and over all pairs of scans, and the time of finding candidates."""
     real = real_scans(data, ("chest-4mm", "spine") if quick else ("",))
-    rows = measure(real, TRUE_PAIRS, COPIES[:2] if quick else COPIES, phantoms(2 if quick else 10))
-    texts = [signature(coarse(*scan)) for scan in real.values()]
+    stored = stored_volumes(real | phantoms(2 if quick else 10))
+    rows = measure(stored, stored_copies(real, COPIES[:2] if quick else COPIES), TRUE_PAIRS)
+    texts = [signature(stored[name]) for name in real]
     return rows + [_seconds(texts, *sizes) for sizes in (((100, 10),) if quick else ((10_000, 100), (10_000, 10_000)))]
 
 
@@ -144,50 +145,55 @@ def coarse(image: NDArray[np.int16], geometry: Geometry) -> NDArray[np.int16]:
     return downsample2(resample(Volume(image=image, geometry=geometry), 2.0).image)
 
 
+def stored_volumes(scans: Mapping[str, Scan]) -> dict[str, NDArray[np.int16]]:
+    """The level of every scan that its signature is taken from."""
+    return {name: coarse(*scan) for name, scan in scans.items()}
+
+
+def stored_copies(scans: Mapping[str, Scan], made: Collection[str]) -> dict[tuple[str, str], NDArray[np.int16]]:
+    """The same of every copy, by the scan's name and the copy's, one of `made`."""
+    made_of = {name: copies(*scan) for name, scan in scans.items()}
+    return {(name, copy): coarse(*scan) for name, some in made_of.items() for copy, scan in some if copy in made}
+
+
 def measure(
-    scans: Mapping[str, Scan],
+    stored: Mapping[str, NDArray[np.int16]],
+    copied: Mapping[tuple[str, str], NDArray[np.int16]],
     same: Collection[tuple[str, str]],
-    made: Collection[str],
-    others: Mapping[str, Scan] | None = None,
 ) -> list[dict[str, Any]]:
-    """By copy (`made` of COPIES) of each of `scans`, and over all pairs of scans and `others`: what is found of what is
-    truly one scan, and what of the found is; `same` are the pairs of scans that are one."""
-    stored = {name: coarse(*scan) for name, scan in (scans | (others or {})).items()}
-    texts = {name: signature(volume) for name, volume in stored.items()}
-    found: dict[str, list[tuple[str, set[str]]]] = {copy: [] for copy in made}
-    for name, scan in scans.items() if made else ():
-        for copy, changed in copies(*scan):
-            if copy in found:
-                found[copy].append((name, _twins_of(coarse(*changed), stored, texts)))
+    """By copy, and over all pairs of stored scans: what is found of what is truly one scan, and what of the found is.
+
+    `same` are the pairs of stored scans that are one; a copy is found if the scan that it was made from is.
+    """
     one = {pair for a, b in same for pair in ((a, b), (b, a))} | {(name, name) for name in stored}
-    rows = [_row(copy, [(a, b) for a, some in found[copy] for b in some], len(scans), one) for copy in made]
-    wanted = [pair for pair in same if set(pair) <= stored.keys()]
-    twins = [(a, b) for a in stored for b in _twins_of(stored[a], stored, texts) if a < b]
-    return [*rows, _row("pairs", twins, len(wanted), one, len(stored) * (len(stored) - 1) // 2)]
+    merged: dict[str, list[tuple[str, str]]] = {copy: [] for copy in ("", *(copy for _, copy in copied))}
+    for copy, pair in _twins(stored, copied):
+        merged[copy].append(pair)
+    originals = merged.pop("")
+    rows = []
+    for copy, pairs in merged.items():
+        found = sum(a == b for a, b in pairs)
+        rows.append(_row(copy, sum(copy == other for _, other in copied), found, len(pairs), len(set(pairs) & one)))
+    wanted = sum(set(pair) <= stored.keys() for pair in same)
+    true = len(set(originals) & one)
+    number = len(stored) * (len(stored) - 1) // 2
+    return [*rows, _row(f"all {number} pairs", wanted, true, len(originals), true)]
 
 
-def _twins_of(volume: NDArray[np.int16], stored: Mapping[str, NDArray[np.int16]], texts: Mapping[str, str]) -> set[str]:
-    names = list(stored)
-    pairs = candidate_pairs([signature(volume), *(texts[name] for name in names)], [True] + [False] * len(names))
-    return {
-        names[n - 1]
-        for (_, n), arrangements in pairs.items()
-        if any(is_same_scan(volume, stored[names[n - 1]], arrangement) for arrangement in arrangements)
-    }
+def _twins(
+    stored: Mapping[str, NDArray[np.int16]], copied: Mapping[tuple[str, str], NDArray[np.int16]]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Of every stored scan and of every copy the stored scans that it is taken for: the copy ("" for none) and both."""
+    what = [*((name, "") for name in stored), *copied]
+    volumes = [*stored.values(), *copied.values()]
+    for (i, j), arrangements in candidate_pairs([*map(signature, volumes)], [True] * len(volumes)).items():
+        if i < len(stored) and any(is_same_scan(volumes[i], volumes[j], one) for one in arrangements):
+            yield what[j][1], (what[j][0], what[i][0])
 
 
-def _row(
-    copy: str, merged: list[tuple[str, str]], wanted: int, one: Collection[tuple[str, str]], pairs: int | None = None
-) -> dict[str, Any]:
-    """`merged` pairs of a copy's scan and a scan that it was found to be. A copy is found if its own scan is."""
-    true = sum(pair in one for pair in merged)
-    found = true if pairs else sum(a == b for a, b in merged)
-    precision = true / len(merged) if merged else 1.0
-    recall = found / max(1, wanted)
-    return {"copy": copy, "wanted": wanted, "found": found, "recall": recall, "merged": len(merged)} | {
-        "precision": precision,
-        "seconds": None,
-    }
+def _row(copy: str, wanted: int, found: int, merged: int, true: int) -> dict[str, Any]:
+    counts = {"copy": copy, "wanted": wanted, "found": found, "recall": found / max(1, wanted)}
+    return counts | {"merged": merged, "precision": true / merged if merged else 1.0, "seconds": None}
 
 
 def _seconds(texts: list[str], count: int, new: int) -> dict[str, Any]:
@@ -201,7 +207,7 @@ def _seconds(texts: list[str], count: int, new: int) -> dict[str, Any]:
 
 
 def made_up_signatures(texts: list[str], count: int) -> list[str]:
-    """Signatures of nothing: each neighbourhood is a mixture of two of real signatures, with noise, in others' place."""
+    """Signatures of nothing: each neighbourhood is a mixture of two real ones, at the place of a third."""
     rng = np.random.default_rng(0)
     pools: tuple[list[Any], list[Any]] = ([], [])
     for data in map(base64.b64decode, texts):
@@ -221,7 +227,7 @@ def _mixed(pool: NDArray[Any], shape: tuple[int, int], rng: np.random.Generator)
     for row in records:
         angle = rng.uniform(0, np.pi / 2, (len(row), 1))
         one, other = (levels[rng.integers(0, len(pool), len(row))] for _ in range(2))
-        mixture = np.cos(angle) * one + np.sin(angle) * other + rng.normal(0, 0.5, one.shape)
+        mixture = np.cos(angle) * one + np.sin(angle) * other
         whole = np.clip(np.rint(mixture) + 8, 0, 15).astype(np.uint8)
         row["levels"] = (whole[:, ::2] << 4) | whole[:, 1::2]
     return records

@@ -4,18 +4,28 @@ import itertools
 
 import numpy as np
 import pytest
-from benchmarks.duplicates import COPIES, TRUE_PAIRS, coarse, copies, measure, real_scans
+from benchmarks.duplicates import (
+    COPIES,
+    TRUE_PAIRS,
+    made_up_signatures,
+    measure,
+    phantoms,
+    real_scans,
+    stored_copies,
+    stored_volumes,
+)
 from store_samples import RECIPE, made_image, made_pyramid, made_record
 
 from infra.lake import open_lake
 from preprocessing.duplicates import clusters, find_twins
-from preprocessing.duplicates.candidates import Arrangement, candidate_pairs
+from preprocessing.duplicates.alike import Cloud, alike_points, all_alike_points, keys_of, sharing
+from preprocessing.duplicates.candidates import OWN, PROPOSED, STRETCHED, Arrangement, Matches, candidate_pairs
 from preprocessing.duplicates.same_scan import SAME_AGREEMENT, agreement
 from preprocessing.duplicates.signature import coarse_level, read_signature, signature
 from preprocessing.manifest import ManifestRow, commit
 from preprocessing.store import write_case
 
-RECALL = 1.0  # of every kind of copy, measured on the scan of `test_real_copies_are_found`
+COPIED = ("chest-4mm__ct-64", "head-4mm", "sarcoma__STS_001")
 
 
 def test_a_signature_is_small_text_also_of_the_longest_body():
@@ -94,31 +104,74 @@ def test_a_case_that_cannot_be_read_is_nobodys_twin(tmp_path):
     assert find_twins(lake, {row.key: row.signature, "ct/gone.zarr": row.signature}, {row.key}) == set()
 
 
+def test_a_candidate_depends_on_its_two_signatures_alone():
+    images = [made_image(seed) for seed in range(3)]
+    texts = [signature(image) for image in (*images, images[0][3:30], images[1][:, ::-1])]
+    together = candidate_pairs(texts, [True] * len(texts))
+    assert {(0, 3), (1, 4)} <= together.keys()
+    for i, j, *new in ((0, 3, True, False), (1, 4, False, True)):
+        assert candidate_pairs([texts[i], texts[j]], new) == {(0, 1): together[i, j]}
+
+
 @pytest.fixture(scope="module")
 def scans(real_data):
-    return real_scans(real_data, ("abdomen-3mm", "abdomen-3mm-crop", "sarcoma", "lung-two-visits", "chest-4mm"))
+    return real_scans(real_data, ("abdomen-3mm", "head-4mm", "sarcoma", "lung-two-visits", "chest-4mm"))
 
 
-def test_real_copies_are_found(scans):
-    chosen = {name: scan for name, scan in scans.items() if "STS_001" in name}
-    table = measure(chosen, {}, COPIES)
-    assert {row["copy"]: row["recall"] for row in table if row["copy"] != "pairs"} == dict.fromkeys(COPIES, RECALL)
+@pytest.fixture(scope="module")
+def volumes(scans):
+    return stored_volumes(scans)
 
 
-def test_the_known_pairs_are_twins_and_no_other_scans_are(scans):
-    table = measure(scans, TRUE_PAIRS, ())
-    (row,) = [row for row in table if row["copy"] == "pairs"]
-    assert (row["precision"], row["recall"]) == (1.0, 1.0)
-    assert row["pairs"] > 20
+@pytest.fixture(scope="module")
+def copied(scans):
+    return stored_copies({name: scans[name] for name in COPIED}, COPIES)
 
 
-def test_two_visits_of_a_patient_are_two_scans(scans):
-    one, other = (coarse(*scan) for name, scan in scans.items() if name.startswith("lung-two-visits"))
+def test_real_copies_are_found_and_taken_for_no_other_scan(volumes, copied):
+    *table, _ = measure(volumes, copied, TRUE_PAIRS)
+    assert {row["copy"]: row["wanted"] for row in table} == dict.fromkeys(COPIES, len(COPIED))
+    assert {row["copy"]: row["found"] for row in table if row["found"] < len(COPIED)} == {}
+    assert {row["precision"] for row in table} == {1.0}
+
+
+def test_the_known_pairs_are_twins_and_no_other_scans_are(volumes):
+    (row,) = measure(volumes, {}, TRUE_PAIRS)
+    assert (row["wanted"], row["found"], row["merged"]) == (3, 3, 3)
+    assert len(volumes) > 10
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["own", "stretched"])
+def test_hashing_proposes_nearly_all_that_comparing_all_points_finds(volumes, copied, kind):
+    search = (OWN, STRETCHED)[kind]
+    read = [read_signature(signature(volume))[kind] for volume in (*volumes.values(), *copied.values())]
+    cloud = Cloud.of(read, np.ones(len(read), bool))
+    every = all_alike_points(cloud, list(itertools.combinations(range(len(read)), 2)), search.correlation)
+    wanted = {pair for pair, _ in Matches.of(cloud, every, search).best(search.enough)}
+    proposed = {pair for pair, _ in Matches.of(cloud, alike_points(cloud, search), search).best(PROPOSED)}
+    assert len(wanted) > 100
+    assert len(wanted & proposed) >= 0.97 * len(wanted)
+
+
+def test_hashing_compares_few_of_many_points(volumes):
+    texts = made_up_signatures([signature(volume) for volume in volumes.values()], 300)
+    cloud = Cloud.of([read_signature(text)[0] for text in texts], np.ones(len(texts), bool))
+    compared = sum(len(one) for one, _ in sharing(keys_of(cloud, OWN, 0), cloud.fresh))
+    assert 0 < compared < 5e-4 * len(cloud.owner) ** 2 / 2
+
+
+def test_two_visits_of_a_patient_are_two_scans(volumes):
+    one, other = (volume for name, volume in volumes.items() if name.startswith("lung-two-visits"))
     found = candidate_pairs([signature(one), signature(other)], [True, True])
     assert max((agreement(one, other, a) for some in found.values() for a in some), default=0) < SAME_AGREEMENT - 0.05
 
 
-def test_every_copy_of_the_benchmark_is_another_volume(scans):
-    image, geometry = next(iter(scans.values()))
-    made = dict(copies(image, geometry))
-    assert made.keys() == set(COPIES)
+def test_phantoms_of_neighbouring_seeds_are_different_scans():
+    (row,) = measure(stored_volumes(phantoms(4)), {}, {})
+    assert row["merged"] == 0
+
+
+def test_thick_and_thin_slices_of_one_scan_are_twins(real_data):
+    volumes = stored_volumes(real_scans(real_data, ("head-phantom-thick-thin",)))
+    (row,) = measure(volumes, {}, TRUE_PAIRS)
+    assert (row["wanted"], row["found"], row["merged"]) == (1, 1, 1)
