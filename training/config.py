@@ -81,7 +81,7 @@ def tiny() -> PretrainConfig:
         anatomy_channels=8,
     )
     train = TrainConfig(
-        iterations=120,
+        iterations=80,
         batch_size=2,
         accumulate=1,
         learning_rate=1.5e-3,
