@@ -19,7 +19,7 @@ from preprocessing.duplicates.alike import Cloud, Indices, Search, alike_points,
 from preprocessing.duplicates.signature import CUBE, read_signature
 
 CELL = 4  # voxels: shifts within it count as one
-OWN = Search(correlation=0.98, tables=12, bits=32, placed=False, enough=4)
+OWN = Search(correlation=0.975, tables=12, bits=32, placed=False, enough=4)
 STRETCHED = Search(correlation=0.96, tables=12, bits=16, placed=True, enough=3)
 PROPOSED = 2  # alike points in one arrangement, found by hashing, for which all points of two cases are compared
 Pair = tuple[int, int]

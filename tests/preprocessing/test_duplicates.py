@@ -167,7 +167,7 @@ def test_two_visits_of_a_patient_are_two_scans(volumes):
 
 
 def test_phantoms_of_neighbouring_seeds_are_different_scans():
-    (row,) = measure(stored_volumes(phantoms(4)), {}, {})
+    (row,) = measure(stored_volumes(phantoms(2)), {}, {})
     assert row["merged"] == 0
 
 
