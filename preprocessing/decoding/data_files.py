@@ -75,7 +75,7 @@ def _beside(path: Path, other: str) -> Path:
     if "%" in other or other.upper().startswith("LIST"):
         raise CaseError(f"{path.name}: its voxels lie in several files ({other[:40]}); save it as one file.")
     if PurePosixPath(other).is_absolute() or ".." in PurePosixPath(other).parts:
-        raise CaseError(f"{path.name}: its header names {other[:80]!r}, outside its folder; put both into one folder.")
+        raise CaseError(f"{path.name}: its header names {other[-80:]!r}, outside its folder; put both into one folder.")
     found = path.parent / other
     if not os.path.isfile(found):  # noqa: PTH113 - False as well for a name that no file can have
         raise CaseError(f"{path.name}: its voxels should lie in {found.name!r}, which is not there; copy it as well.")

@@ -48,7 +48,7 @@ def sums(case):
 def test_it_is_a_source_that_travels_to_workers():
     assert isinstance(TINY, Source)
     assert pickle.loads(pickle.dumps(TINY)) == TINY
-    assert TINY.info.cases == len(TINY.cases()) == 13 + 7
+    assert TINY.info.cases == len(TINY.cases()) == 13 + 8
 
 
 def test_listing_is_stable_and_grows_without_changing_its_beginning():
