@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.params import DEMO_PATIENTS
+
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 BIN = Path(sys.executable).parent
@@ -76,7 +78,7 @@ def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     cases = json.loads(_meddiff("cases", "--json"))
-    assert len(cases) >= 36
+    assert len(cases) >= DEMO_PATIENTS
     assert {case["status"] for case in cases} == {"sealed"}
     assert cases[0]["url"].startswith(str(house / "lake"))
 
