@@ -12,6 +12,7 @@ from infra.config import Config
 
 RegionName = Literal["head_neck", "chest", "abdomen"]
 AnatomyKind = Literal["full", "partial", "none"]
+DeclaredSplit = Literal["", "train", "val", "test"]  # by a data set itself; empty = by the patient's hash
 LESION = 255  # in `LabelFile.classes`: this value marks a lesion
 
 
@@ -53,9 +54,7 @@ class Case(Config):
     citation: str = ""
     version: str = ""
     notes: tuple[str, ...] = Field((), description="what the listing already found odd; becomes findings")
-    split: Literal["", "train", "val", "test"] = Field(
-        "", description="the data set's own; empty = by the patient's hash"
-    )
+    split: DeclaredSplit = ""
     problem: str = Field("", description="known already when listed (two images in one case, a label without image)")
 
     @property

@@ -7,6 +7,8 @@ permission, no connection) ends the run with a sentence, because every further c
 import errno
 import hashlib
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -69,7 +71,14 @@ def convert_case(case: Case, source: Source, recipe: Recipe, lake: Lake) -> Mani
 def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
     if listed.problem:
         raise CaseError(listed.problem)
-    case = source.fetch(listed, lake)
+    with tempfile.TemporaryDirectory(prefix="meddiff-case-") as scratch:
+        case = source.fetch(listed, lake, Path(scratch))
+        key, seal = _sealed(case, recipe, lake)
+        return _sealed_row(case, source, lake, key, seal).replace(origin=_origin(listed, case, source, lake))
+
+
+def _sealed(case: Case, recipe: Recipe, lake: Lake) -> tuple[str, str]:
+    """Where a fetched case is stored and its seal's digest; it is converted unless it is there already."""
     checksums = file_checksums(case)
     key = case_key(recipe, case, input_of(case, checksums))
     if (seal := read_seal(lake, key)) is None:
@@ -82,7 +91,7 @@ def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> Manife
             lake.write(preview_key(recipe, case.source, case.id, record.input), preview(pyramid, regions))
             seal_case(lake, key, record)
         seal = read_seal(lake, key)
-    return _sealed_row(case, source, lake, key, seal.digest if seal else "")
+    return key, seal.digest if seal else ""
 
 
 def read_resampled(case: Case, spacing_mm: float) -> tuple[Volume, Geometry]:
@@ -258,6 +267,20 @@ def _row(case: Case, source: Source, lake: Lake) -> ManifestRow:
         origin=tuple(stored_origin(path, lake, root) for path in with_data_files(case.origin)),
         version=case.version,
     )
+
+
+def _origin(listed: Case, fetched: Case, source: Source, lake: Lake) -> tuple[str, ...]:
+    """Where a case's files are for good, as its source lists them, each with what its header names beside it."""
+    root = source_root(source)
+    here = fetched.origin if len(fetched.origin) == len(listed.origin) else ()
+    paths: list[str] = []
+    for number, name in enumerate(listed.origin):
+        paths.append(name)
+        if here:
+            path = Path(here[number])
+            beside = (os.path.relpath(data, path.parent) for data in data_files(path))
+            paths += [f"{name.rpartition('/')[0]}/{data}" for data in beside]
+    return tuple(stored_origin(path, lake, root) for path in paths)
 
 
 def _unexpected(case: Case, lake: Lake, source: Source, error: Exception) -> ManifestRow:

@@ -13,11 +13,9 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 import warnings
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from infra.errors import UserError
@@ -28,7 +26,7 @@ from preprocessing.convert import UNEXPECTED
 from preprocessing.decoding.data_files import with_data_files
 from preprocessing.origins import source_root
 from preprocessing.sources.base import Source, SourceInfo
-from preprocessing.sources.naming import IMAGE_SUFFIXES, stem
+from preprocessing.sources.folder.naming import IMAGE_SUFFIXES, stem
 
 KEY_FILE = "identity.key"
 KEY_CHECK = "key_check"
@@ -58,10 +56,10 @@ class IdentifiedSource:
         """16 hex characters that stand for a name; only who has the key can tell which."""
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
-    def cases(self) -> list[Case]:
+    def cases(self, lake: Lake | None = None) -> list[Case]:
         """The folder's cases under hashed ids and patients, their paths still real."""
         with silenced():
-            listed = self.source.cases()
+            listed = self.source.cases(lake)
         names = self._names(path for case in listed for path in with_data_files(case.origin))
         hidden = [
             case.replace(
@@ -74,16 +72,22 @@ class IdentifiedSource:
         ]
         return sorted(hidden, key=lambda case: case.id)
 
-    def fetch(self, case: Case, lake: Lake) -> Case:
+    def fetch(self, case: Case, lake: Lake, scratch: Path) -> Case:
         """The case with links to its files instead of their names."""
-        folder = Path(tempfile.mkdtemp(dir=_scratch().name))
-        links = {path: _link(folder, f"{n:05d}", Path(path)) for n, path in enumerate(dict.fromkeys(case.origin))}
+        links = {path: _link(scratch, f"{n:05d}", Path(path)) for n, path in enumerate(dict.fromkeys(case.origin))}
         return case.replace(
             image=tuple(links[path] for path in case.image),
             labels=tuple(file.replace(path=links[file.path]) for file in case.labels),
             lesion=tuple(links[path] for path in case.lesion),
             companions=tuple((name, links[path]) for name, path in case.companions),
         )
+
+    def is_listed(self, lake: Lake | None) -> bool:
+        """Always."""
+        return True
+
+    def finish(self, lake: Lake) -> None:
+        """Nothing was pulled."""
 
     def origin(self, case: Case) -> tuple[str, ...]:
         """What the manifest says of a case's files."""
@@ -188,8 +192,3 @@ def _write_private(file: Path, text: str) -> None:
     partial.touch(mode=0o600)
     partial.write_text(text)
     partial.replace(file)
-
-
-@cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="meddiff-identified-")

@@ -25,6 +25,7 @@ from preprocessing.origins import remember_root, root_id, several_roots, source_
 from preprocessing.preview import contact_sheet, preview_key, sheet_key
 from preprocessing.recipe import Recipe
 from preprocessing.segmenter import require_segmenter
+from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def ingest(
     recipe: Recipe,
     sources: Sequence[Source],
     *,
+    selection: Selection = EVERYTHING,
     settings: Settings | None = None,
     on_progress: Progress | None = None,
 ) -> IngestSummary:
@@ -78,6 +80,7 @@ def ingest(
         lake: where to.
         recipe: how.
         sources: what; each one's rows replace its former ones, for an unnamed folder those of the same folder.
+        selection: which of their cases, by number and licence.
         settings: where the workers are; the environment's by default.
         on_progress: called with source, cases done, cases in all, and the row of the case just done (None at first).
 
@@ -92,9 +95,10 @@ def ingest(
         for given in sources:
             source = prepared(given, lake, settings)
             known = rows_by_id(read_manifest(lake, recipe), source)
-            rows, done = _ingest_source(lake, recipe, source, known, workers, on_progress)
-            _remember(source, settings)
+            rows, done = _ingest_source(lake, recipe, source, known, selection, workers, on_progress)
+            _remember(source, settings, lake)
             manifest = commit(lake, recipe, {source.info.name: rows}, _replaced_roots(source))
+            source.finish(lake)
             counts.append(done)
             if done.converted:
                 _write_sheet(lake, recipe, source.info.name, manifest)
@@ -125,9 +129,9 @@ def _replaced_roots(source: Source) -> tuple[str, ...] | None:
     return (root, root_id(source.folder)) if isinstance(source, IdentifiedSource) else (root,)
 
 
-def _remember(source: Source, settings: Settings) -> None:
+def _remember(source: Source, settings: Settings, lake: Lake) -> None:
     if isinstance(source, IdentifiedSource):
-        remember_identities(source, source.cases(), settings)
+        remember_identities(source, source.cases(lake), settings)
     elif root := source_root(source):
         remember_root(root, settings)
 
@@ -150,11 +154,13 @@ def _ingest_source(
     recipe: Recipe,
     source: Source,
     known: dict[str, ManifestRow],
+    selection: Selection,
     workers: _Workers,
     on_progress: Progress | None,
 ) -> tuple[list[ManifestRow], SourceCounts]:
     name = source.info.name
-    cases = without_namesakes(source.cases())
+    selection.require(source.info, lake)
+    cases = selected(without_namesakes(source.cases(lake)), known, selection, lake)
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
     looked_up = [(case, _unchanged_row(case, known)) for case in cases]

@@ -19,7 +19,7 @@ from py7zr.exceptions import PasswordRequired
 
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
-from preprocessing.archive.formats import DAMAGE, Format, damaged, find_format
+from preprocessing.archive.formats import DAMAGE, Format, damaged, find_format, reads_in_place
 from preprocessing.archive.index import load_index, save_index, stamp
 from preprocessing.archive.members import Catalogue, Entry, Limits, Member, catalogue, folded
 from preprocessing.archive.output import Output
@@ -46,6 +46,11 @@ class Archive:
     def members(self) -> tuple[Member, ...]:
         """Every file in the archive, sorted by name."""
         return self.catalogue.members
+
+    @property
+    def in_place(self) -> bool:
+        """Whether one member is read alone; otherwise every extraction starts at the beginning."""
+        return reads_in_place(self.path, self.format)
 
     @property
     def findings(self) -> tuple[str, ...]:

@@ -64,6 +64,14 @@ def find_format(path: Path) -> Format:
     return next((kind for magic, kind in FORMATS.items() if start.startswith(magic)), TAR)
 
 
+def reads_in_place(path: Path, format_: Format) -> bool:
+    """Whether one member can be had without reading what lies before it: zip and plain tar."""
+    if format_ is not TAR:
+        return format_ is ZIP
+    with path.open("rb") as stream:
+        return tar.is_tar(stream.read(512))
+
+
 def damaged(what: str, error: BaseException, password: str | None) -> str:
     """The sentence for what a reader raised."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,21 +1,47 @@
-"""The sources that meddiff knows by name; a source's module is imported only when it is asked for."""
+"""The sources that meddiff knows by name; a source's module is imported only when it is asked for.
 
+A public data set is one line here and one file beside. What a user's release has otherwise stands in `sources.toml` of
+the state folder, a table a source with the fields of `PublicSource`; options given by hand count more.
+"""
+
+import tomllib
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from infra.errors import UserError
+from infra.settings import load_settings
 from preprocessing.sources.base import Source, SourceInfo
 
-SOURCES: dict[str, tuple[str, str]] = {
+if TYPE_CHECKING:
+    from preprocessing.sources.dataset import Dataset
+
+OWN = {
     "folder": ("preprocessing.sources.folder", "FolderSource"),
     "phantom": ("preprocessing.sources.phantom", "PhantomSource"),
 }
+DATASETS = {
+    "msd-colon": ("preprocessing.sources.msd", "COLON"),
+    "msd-hepatic-vessel": ("preprocessing.sources.msd", "HEPATIC_VESSEL"),
+    "msd-liver": ("preprocessing.sources.msd", "LIVER"),
+    "msd-lung": ("preprocessing.sources.msd", "LUNG"),
+    "msd-pancreas": ("preprocessing.sources.msd", "PANCREAS"),
+    "msd-spleen": ("preprocessing.sources.msd", "SPLEEN"),
+}
+SOURCES = {**OWN, **DATASETS}
+OVERRIDES = "sources.toml"
 
 
 def source_infos() -> list[SourceInfo]:
-    """The catalogue, sorted by name; each source's module names its entry `INFO`."""
-    return [import_module(SOURCES[name][0]).INFO for name in sorted(SOURCES)]
+    """The catalogue, sorted by name."""
+    return [dataset(name).info if name in DATASETS else import_module(OWN[name][0]).INFO for name in sorted(SOURCES)]
+
+
+def dataset(name: str) -> "Dataset":
+    """The facts of a public data set."""
+    module, attribute = DATASETS[name]
+    return getattr(import_module(module), attribute)
 
 
 def make_source(name: str, /, **options: object) -> Source:
@@ -26,12 +52,35 @@ def make_source(name: str, /, **options: object) -> Source:
     """
     if name not in SOURCES:
         raise UserError(f"there is no source {name!r}; known are {', '.join(sorted(SOURCES))}")
-    module, maker = SOURCES[name]
     try:
-        return getattr(import_module(module), maker)(**options)
+        return _make(name, options)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "options"
         raise UserError(f"source {name}: {where}: {first['msg']}") from None
     except TypeError as error:
         raise UserError(f"source {name}: {error}") from None
+
+
+def _make(name: str, options: dict[str, object]) -> Source:
+    if name in DATASETS:
+        from preprocessing.sources.dataset import PublicSource
+
+        return PublicSource.model_validate({**_overrides(name), **options, "name": name})
+    module, maker = OWN[name]
+    return getattr(import_module(module), maker)(**options)
+
+
+def _overrides(name: str) -> dict[str, Any]:
+    """What the user's `sources.toml` says of a source.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    file = load_settings().home / OVERRIDES
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8")).get(name, {})
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); mend or remove it") from None

@@ -95,7 +95,9 @@ def phantoms(count: int) -> dict[str, Scan]:
         for seed in (0, 1):
             source = PhantomSource(patients=count // 2, seed=seed, dose_pairs=False)
             for case in source.cases():
-                volume = audit(read_volume(source.fetch(case, lake).replace(labels=(), lesion=(), companions=())))
+                volume = audit(
+                    read_volume(source.fetch(case, lake, Path(folder)).replace(labels=(), lesion=(), companions=()))
+                )
                 scans[f"{case.id} of seed {seed}"] = volume.image, volume.geometry
     return scans
 

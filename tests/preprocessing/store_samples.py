@@ -92,8 +92,14 @@ class MadeSource:
         self.patients = patients
         self.changes: dict[int, dict] = {}
 
-    def cases(self) -> list[Case]:
+    def cases(self, lake: Lake | None = None) -> list[Case]:
         return [self.case(n) for n in range(self.patients)]
+
+    def is_listed(self, lake: Lake | None) -> bool:
+        return True
+
+    def finish(self, lake: Lake) -> None:
+        pass
 
     def case(self, number: int) -> Case:
         path = self.path / f"{self.info.name}-{number}.nrrd"
@@ -103,7 +109,7 @@ class MadeSource:
         values |= {"image": (str(path),), "version": "v1", "licence": "CC0-1.0"}
         return Case.model_validate(values | self.changes.get(number, {}))
 
-    def fetch(self, case: Case, lake: Lake) -> Case:
+    def fetch(self, case: Case, lake: Lake, scratch: Path) -> Case:
         if case.version == "kill":
             os._exit(1)
         if case.version == "gone":

@@ -167,7 +167,7 @@ def test_lungs_gas_and_every_organ_of_a_real_body_are_inside(real_data, case):
 def phantom(tmp_path_factory) -> Volume:
     source = PhantomSource(patients=1, resolution="tiny", dose_pairs=False)
     lake = open_lake(str(tmp_path_factory.mktemp("lake")))
-    return resample(read_volume(source.fetch(source.cases()[0], lake)), 3.0)
+    return resample(read_volume(source.fetch(source.cases()[0], lake, lake.local_path("scratch"))), 3.0)
 
 
 def test_a_phantom_ends_where_the_recipe_ends_it(phantom):

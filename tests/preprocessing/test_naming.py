@@ -3,7 +3,7 @@ import pytest
 from preprocessing.anatomy import class_ids
 from preprocessing.case import LESION
 from preprocessing.sources.class_names import class_of
-from preprocessing.sources.naming import case_name, core, is_label, is_lesion, patient_name, safe
+from preprocessing.sources.folder.naming import case_name, core, is_label, is_lesion, patient_name, safe
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from preprocessing.sources.phantom.patient import draw_scan
 TINY = PhantomSource(patients=12, resolution="tiny", broken=8)
 
 
+SCRATCH = Path("/nowhere")  # a lake in a folder needs none
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
     return open_lake(str(tmp_path_factory.mktemp("phantom") / "lake"))
@@ -32,7 +35,7 @@ def fetched(lake):
             index, visit = (int(part) for part in case.id.split("-")[1:])
             firsts.setdefault(draw_scan(0, index, visit, "tiny").format, case)
     assert set(firsts) == {"nii.gz", "nii", "dicom", "nrrd", "mha"}
-    return {name: TINY.fetch(case, lake) for name, case in firsts.items()}
+    return {name: TINY.fetch(case, lake, SCRATCH) for name, case in firsts.items()}
 
 
 def read(case_files):
@@ -121,10 +124,12 @@ def test_companions_are_a_noise_free_a_quarter_dose_and_a_white_control(fetched)
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(fetched, tmp_path):
     for name, case in fetched.items():
         if name in ("dicom", "nrrd"):
-            again = TINY.fetch(next(c for c in TINY.cases() if c.id == case.id), open_lake(str(tmp_path / "again")))
+            again = TINY.fetch(
+                next(c for c in TINY.cases() if c.id == case.id), open_lake(str(tmp_path / "again")), SCRATCH
+            )
             assert sums(again) == sums(case)
     other = TINY.replace(seed=5)
-    case = other.fetch(other.cases()[0], open_lake(str(tmp_path / "other")))
+    case = other.fetch(other.cases()[0], open_lake(str(tmp_path / "other")), SCRATCH)
     assert not np.array_equal(read(case.image)[0], read(fetched["nii.gz"].image)[0])
 
 
@@ -133,7 +138,7 @@ def test_a_complete_case_is_never_written_again(fetched, lake):
     path = Path(case.image[0])
     before = path.stat().st_mtime_ns
     listed = next(c for c in TINY.cases() if c.id == case.id)
-    assert TINY.fetch(listed, lake) == case
+    assert TINY.fetch(listed, lake, SCRATCH) == case
     assert path.stat().st_mtime_ns == before
     assert not list(path.parent.parent.glob("*.partial"))
 
@@ -145,14 +150,14 @@ def test_a_folder_that_something_else_wrote_is_refused_by_name(tmp_path):
     stranger.parent.mkdir(parents=True)
     stranger.write_text("mine")
     with pytest.raises(CaseError, match="remove that folder"):
-        TINY.fetch(case, lake)
+        TINY.fetch(case, lake, SCRATCH)
     assert stranger.read_text() == "mine"
 
 
 def test_a_case_of_another_phantom_is_refused(lake):
     stranger = PhantomSource(seed=9).cases()[0]
     with pytest.raises(CaseError, match=stranger.version):
-        TINY.fetch(stranger, lake)
+        TINY.fetch(stranger, lake, SCRATCH)
 
 
 def test_broken_cases_are_listed_like_others_and_fetched(lake):
@@ -160,7 +165,7 @@ def test_broken_cases_are_listed_like_others_and_fetched(lake):
     assert len(broken) == 8 == len(BROKEN)
     for case in broken:
         assert not case.problem
-        assert all(Path(path).is_file() for path in TINY.fetch(case, lake).origin)
+        assert all(Path(path).is_file() for path in TINY.fetch(case, lake, SCRATCH).origin)
 
 
 class Bucket:
@@ -186,16 +191,10 @@ class Bucket:
 
 
 def test_a_bucket_keeps_the_files_and_a_second_machine_reads_them(monkeypatch, tmp_path):
-    import tempfile
-
-    from preprocessing.sources import phantom
-
     bucket, case = Bucket(), next(c for c in TINY.cases() if c.id.startswith("broken-other-label"))
     for machine in ("first", "second"):
-        folder = tempfile.TemporaryDirectory(dir=tmp_path)
-        monkeypatch.setattr(phantom, "_scratch", lambda folder=folder: folder)
         if machine == "second":
             monkeypatch.setattr(PhantomSource, "_generate", lambda *_: pytest.fail("it is already stored"))
-        fetched = TINY.fetch(case, bucket)
+        fetched = TINY.fetch(case, bucket, tmp_path / machine)
         assert all(Path(path).is_file() for path in fetched.origin)
     assert set(case.origin) <= set(bucket.objects)

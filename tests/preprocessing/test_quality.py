@@ -258,7 +258,7 @@ def test_the_phantoms_pass_unchanged_and_are_mended_when_stored_too_high(tmp_pat
 
     source, lake = PhantomSource(patients=3, resolution="tiny"), open_lake(str(tmp_path))
     for case in source.cases():
-        image = decode_image(source.fetch(case, lake).image)
+        image = decode_image(source.fetch(case, lake, tmp_path).image)
         audited = audit(Volume(image.array, image.geometry))
         assert np.array_equal(audited.image, np.maximum(image.array, -1024))
         assert (audited.audit.scale, audited.audit.offset) == (1, 0)

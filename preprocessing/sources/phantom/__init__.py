@@ -7,9 +7,7 @@ they stay; a complete case is never written again, and the same seed gives the s
 import hashlib
 import json
 import shutil
-import tempfile
 import uuid
-from functools import cache
 from pathlib import Path
 
 from pydantic import Field
@@ -59,15 +57,15 @@ class PhantomSource(Config):
         decides = self.model_dump(include={"seed", "resolution", "dose_pairs"}) | {"generator": GENERATOR}
         return fingerprint(decides)[:16]
 
-    def cases(self) -> list[Case]:
+    def cases(self, lake: Lake | None = None) -> list[Case]:
         """Every case with lake-relative names of the files that `fetch` will make."""
         scans = [self._scan(i, v) for i in range(self.patients) for v in range(visits(i))]
         return [self._listed(scan) for scan in scans] + [self._broken(n) for n in range(self.broken)]
 
-    def fetch(self, case: Case, lake: Lake) -> Case:
+    def fetch(self, case: Case, lake: Lake, scratch: Path) -> Case:
         """The case with files that can be opened here, generated first where the lake has none.
 
-        In a bucket they are stored as well, and read from a temporary folder that ends with the process.
+        In a bucket they are stored as well, and read from a copy in `scratch`.
 
         Raises:
             CaseError: the case is not this source's, or its folder in the lake is damaged.
@@ -77,11 +75,18 @@ class PhantomSource(Config):
             raise CaseError(f"case {case.id} ({case.version or 'no version'}) is not of this phantom ({self.version})")
         local = lake.local_path(key)
         if local is None:
-            local = Path(_scratch().name) / lake.id / key
+            local = scratch / key
             _fetch_through_bucket(self, case, lake, key, local)
         elif not (local / CHECKSUMS).is_file():
             self._generate(case.id, local)
         return _relocated(case, key, local)
+
+    def is_listed(self, lake: Lake | None) -> bool:
+        """Always."""
+        return True
+
+    def finish(self, lake: Lake) -> None:
+        """Nothing was pulled."""
 
     def _scan(self, index: int, visit: int) -> Scan:
         return draw_scan(self.seed, index, visit, self.resolution)
@@ -175,11 +180,6 @@ def _fetch_through_bucket(source: PhantomSource, case: Case, lake: Lake, key: st
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_bytes(lake.read(f"{key}/{name}"))
     _move_into_place(partial, local)
-
-
-@cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="meddiff-phantom-")
 
 
 def _relocated(case: Case, key: str, folder: Path) -> Case:

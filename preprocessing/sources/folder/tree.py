@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocessing.decoding.dicom_header import SUFFIXES, DicomHeader, read_headers
-from preprocessing.sources.naming import IMAGE_SUFFIXES
+from preprocessing.sources.folder.naming import IMAGE_SUFFIXES
 
 SKIPPED_FOLDERS = {"__MACOSX"}
 NO_IMAGES = {

@@ -14,8 +14,8 @@ from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import LESION, AnatomyKind, LabelFile
 from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.class_names import class_of, organ_of
-from preprocessing.sources.naming import core, is_anatomy, is_lesion
-from preprocessing.sources.pairing import LABELS_SPLIT
+from preprocessing.sources.folder.naming import core, is_anatomy, is_lesion
+from preprocessing.sources.folder.pairing import LABELS_SPLIT
 
 IDENTITY = tuple((id_, id_) for id_ in range(1, BODY))
 SPINE = [f"C{n}" for n in range(1, 8)] + [f"T{n}" for n in range(1, 13)] + [f"L{n}" for n in range(1, 7)]

@@ -32,11 +32,11 @@ from preprocessing.case import Case, RegionName
 from preprocessing.decoding.data_files import with_data_files
 from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.base import SourceInfo
-from preprocessing.sources.meaning import meanings, read_dataset_json
-from preprocessing.sources.naming import case_name, core, patient_name, safe, stem
-from preprocessing.sources.pairing import Pairs, pair
+from preprocessing.sources.folder.meaning import meanings, read_dataset_json
+from preprocessing.sources.folder.naming import case_name, core, patient_name, safe, stem
+from preprocessing.sources.folder.pairing import Pairs, pair
+from preprocessing.sources.folder.tree import scan
 from preprocessing.sources.series import Series, group_series
-from preprocessing.sources.tree import scan
 
 INFO = SourceInfo(
     name="folder",
@@ -65,7 +65,7 @@ class FolderSource(Config):
         """The catalogue's entry."""
         return INFO.replace(name=self.name or INFO.name)
 
-    def cases(self) -> list[Case]:
+    def cases(self, lake: Lake | None = None) -> list[Case]:
         """Every image and series, sorted by id.
 
         Raises:
@@ -85,9 +85,16 @@ class FolderSource(Config):
             raise UserError(f"{root} holds no CT: no NIfTI, DICOM, NRRD or MHA/MHD file was found in it.")
         return _unique(cases)
 
-    def fetch(self, case: Case, lake: Lake) -> Case:
+    def fetch(self, case: Case, lake: Lake, scratch: Path) -> Case:
         """The case itself: its files are read where they are."""
         return case
+
+    def is_listed(self, lake: Lake | None) -> bool:
+        """Always."""
+        return True
+
+    def finish(self, lake: Lake) -> None:
+        """Nothing was pulled."""
 
     def _case(self, **fields: Any) -> Case:
         regions = (self.declared_region,) if self.declared_region else ()

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preprocessing.sources.naming import core, is_label
+from preprocessing.sources.folder.naming import core, is_label
 
 LABEL_FOLDERS = {"segmentations", "segmentation", "segs", "seg", "masks", "mask", "labels", "label"}
 LABELS_SPLIT = re.compile(r"^labels(Tr|Ts|Val)$", re.IGNORECASE)
