@@ -12,9 +12,13 @@ from flows.plan import ingest_status
 from flows.progress import tell
 from flows.session import flows_here, open_session
 from infra.lake import Lake, open_lake
+from infra.remote import TransferError
+from preprocessing.licences import LicencePolicy
 from preprocessing.manifest import Manifest, case_rows, read_manifest
 from preprocessing.recipe import RECIPES
-from preprocessing.sources.registry import SOURCES, source_infos
+from preprocessing.selection import Selection
+from preprocessing.sources.base import Source
+from preprocessing.sources.registry import OWN, SOURCES, source_infos
 
 LakeOption = Annotated[
     str, typer.Option("--lake", help="Folder or s3:// url; default: MEDDIFF_LAKE, then MEDDIFF_HOME/lake.")
@@ -32,26 +36,56 @@ def ingest(
     ] = False,
     patients: Annotated[int | None, typer.Option(min=1, help="phantom: how many patients.")] = None,
     seed: Annotated[int | None, typer.Option(help="phantom: another seed, other patients.")] = None,
+    archive: Annotated[
+        list[Path] | None, typer.Option(help="public: an archive or unpacked folder that you bring; may be repeated.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="public: a url or folder with the same files.")] = None,
+    keep_raw: Annotated[
+        bool | None, typer.Option("--keep-raw/--no-keep-raw", help="public: whether what was pulled stays in raw/.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many cases of each source, always the same.")] = None,
+    licence_policy: Annotated[
+        LicencePolicy, typer.Option("--license-policy", help="What the data is for; other licences stay out.")
+    ] = "research",
+    publish_no_derivatives: Annotated[
+        bool, typer.Option("--publish-no-derivatives", help="Let no-derivatives data into a bucket, which is private.")
+    ] = False,
     lake: LakeOption = "",
     recipe: RecipeOption = "paper",
 ) -> None:
     """Pull and convert sources into the lake; what is unchanged is not read again."""
     directory = path and str(path.expanduser().absolute())
     folder = _given(path=directory, name=name, identified=identified or None)
-    specs = source_specs(sources, folder, _given(patients=patients, seed=seed))
+    paths = [str(one.expanduser().absolute()) for one in archive or ()] or None
+    public = _given(archive=paths, mirror=mirror, keep_raw=keep_raw)
+    specs = source_specs(sources, folder, _given(patients=patients, seed=seed), public)
+    selection = Selection(limit=limit, licence_policy=licence_policy, publish_no_derivatives=publish_no_derivatives)
     settings = open_session(lake)
     place = open_lake(settings.lake_url)
     before = read_manifest(place, RECIPES[recipe]())
     made = [spec.make() for spec in specs]
-    if not all(ingest_status(place, before, source).unchanged for source in made):
+    if not all(_settled(place, before, source, selection) for source in made):
         with flows_here(settings):
             from flows.ingest import IngestParams, ingest_ct
 
-            ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs))
+            ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs, selection=selection))
     _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [source.info.name for source in made])
 
 
-def source_specs(names: list[str], folder: dict[str, str | bool], phantom: dict[str, int]) -> tuple[SourceSpec, ...]:
+def _settled(lake: Lake, before: Manifest, source: Source, selection: Selection) -> bool:
+    """Whether a source needs no run: nothing of it changed. One that cannot be listed is left to the run to report."""
+    try:
+        return ingest_status(lake, before, source, selection).unchanged
+    except TransferError:
+        return False
+
+
+def source_specs(
+    names: list[str],
+    folder: dict[str, str | bool],
+    phantom: dict[str, int],
+    public: dict[str, Any] | None = None,
+) -> tuple[SourceSpec, ...]:
     """The sources of a command line, each with the options that are its own.
 
     Raises:
@@ -64,11 +98,16 @@ def source_specs(names: list[str], folder: dict[str, str | bool], phantom: dict[
         raise typer.BadParameter("source 'folder' needs --path DIR")
     if folder.get("name") in SOURCES:
         raise typer.BadParameter(f"--name {folder['name']} is another source's name; give a name of your own")
+    others = [name for name in names if name not in OWN]
+    if public and not others:
+        raise typer.BadParameter(f"--{next(iter(public)).replace('_', '-')} is for public data sets; none is named")
+    if public and "archive" in public and len(others) > 1:
+        raise typer.BadParameter(f"--archive belongs to one data set, but {', '.join(others)} are named")
     options = {"folder": folder, "phantom": phantom}
     for owner, given in options.items():
         if given and owner not in names:
             raise typer.BadParameter(f"--{next(iter(given))} belongs to source {owner!r}, which is not named")
-    return tuple(SourceSpec(name=name, options=dict(options.get(name, {}))) for name in names)
+    return tuple(SourceSpec(name=name, options=dict(options[name] if name in OWN else public or {})) for name in names)
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -122,7 +161,7 @@ def sources(as_json: JsonOption = False) -> None:
     if as_json:
         terminal.print_json(infos)
         return
-    columns = ("name", "title", "regions", "licence", "access", "size", "how")
+    columns = ("name", "title", "regions", "cases", "size", "licence", "access", "how")
     lines = [[_cell(info[column]) for column in columns] for info in infos]
     terminal.out().print(terminal.table("sources", columns, lines))
 

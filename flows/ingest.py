@@ -9,12 +9,14 @@ from pydantic import Field
 
 from flows.artifacts import announce_manifest, publish_sheet, publish_table, stage_progress
 from flows.params import SourceSpec, StageParams, demo_phantom
+from flows.progress import tell
 from infra.errors import UserError
 from infra.lake import open_lake
 from infra.settings import load_settings
 from preprocessing.ingest import IngestSummary, ingest
 from preprocessing.manifest import Manifest, ManifestRow, read_manifest
 from preprocessing.recipe import Recipe
+from preprocessing.selection import EVERYTHING, Selection
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +27,16 @@ class IngestParams(StageParams):
     sources: tuple[SourceSpec, ...] = Field(
         (demo_phantom(),), min_length=1, description="what to pull and convert", json_schema_extra={"position": 2}
     )
+    selection: Selection = Field(
+        EVERYTHING, description="which of their cases, by number and licence", json_schema_extra={"position": 3}
+    )
 
 
 DEFAULTS = IngestParams()
 
 
 @task(name="ingest-source", task_run_name="ingest {spec.name}", cache_policy=NO_CACHE)
-def ingest_source(spec: SourceSpec, lake_url: str, recipe: Recipe) -> IngestSummary:
+def ingest_source(spec: SourceSpec, lake_url: str, recipe: Recipe, selection: Selection = EVERYTHING) -> IngestSummary:
     """List, fetch, convert and commit the cases of one source; quarantined ones are rows, not errors."""
     report = stage_progress(f"ingest {spec.name}", "cases")
     quarantined = 0
@@ -45,7 +50,15 @@ def ingest_source(spec: SourceSpec, lake_url: str, recipe: Recipe) -> IngestSumm
 
     settings = load_settings()
     lake = open_lake(lake_url or settings.lake_url)
-    return ingest(lake, recipe, [spec.make()], settings=settings, on_progress=on_progress)
+    return ingest(
+        lake,
+        recipe,
+        [spec.make()],
+        selection=selection,
+        settings=settings,
+        on_progress=on_progress,
+        on_transfer=lambda key, done, total: tell(f"pull {key.rpartition('/')[2]}", done, total or done),
+    )
 
 
 def ingest_sources(params: IngestParams) -> Manifest:
@@ -59,7 +72,7 @@ def ingest_sources(params: IngestParams) -> Manifest:
     failures = []
     for spec in params.sources:
         try:
-            ingest_source(spec, lake.url, recipe)
+            ingest_source(spec, lake.url, recipe, params.selection)
         except UserError as error:
             failures.append(f"{spec.name}: {error}")
     manifest = read_manifest(lake, recipe)

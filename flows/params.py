@@ -36,9 +36,10 @@ class SourceSpec(Config):
     name: Annotated[str, AfterValidator(_known)] = Field(
         "phantom", description="which source", json_schema_extra={"enum": [*sorted(SOURCES)]}
     )
-    options: dict[str, str | int | float | bool] = Field(
+    options: dict[str, str | int | float | bool | list[str]] = Field(
         default_factory=dict,
-        description="options of the source: path, name and identified for folder; patients and seed for phantom",
+        description="options of the source: path, name, identified (folder); patients, seed (phantom); archive, "
+        "mirror, keep_raw (public data sets)",
     )
 
     def make(self) -> Source:

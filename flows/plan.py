@@ -11,6 +11,7 @@ from infra.config import Config
 from infra.lake import Lake
 from infra.settings import load_settings
 from preprocessing.manifest import Manifest, read_manifest
+from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
 from training.runs import finetune_key, pretrain_key, run_exists
 
@@ -38,7 +39,7 @@ def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
     sources = [spec.make() for spec in profile.sources]
     manifest = read_manifest(lake, profile.full_recipe) if lake else None
     if lake is None or manifest is None or not manifest.number:
-        first = [_would_run(f"ingest {one.info.name}", f"{len(one.cases())} new cases") for one in sources]
+        first = [_would_run(f"ingest {one.info.name}", _first_time(lake, one)) for one in sources]
         return [*first, *_unknown(profile, "there is no data yet")]
     first = [ingest_status(lake, manifest, source) for source in sources]
     if not all(stage.unchanged for stage in first):
@@ -46,7 +47,15 @@ def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
     return [*first, *_models(lake, manifest, profile)]
 
 
-def ingest_status(lake: Lake, manifest: Manifest, source: Source) -> StageStatus:
+def _first_time(lake: Lake | None, source: Source) -> str:
+    if not source.is_listed(lake):
+        return (
+            f"not pulled yet ({source.info.cases or 'unknown number of'} cases, {source.info.size or 'size unknown'})"
+        )
+    return f"{len(source.cases(lake))} new cases"
+
+
+def ingest_status(lake: Lake, manifest: Manifest, source: Source, selection: Selection = EVERYTHING) -> StageStatus:
     """Compares what a source lists with the manifest's rows of it, by version token.
 
     Raises:
@@ -58,7 +67,11 @@ def ingest_status(lake: Lake, manifest: Manifest, source: Source) -> StageStatus
     source = prepared(source, lake, load_settings())
     stage = f"ingest {source.info.name}"
     rows = rows_by_id(manifest, source)
-    listed = {case.id: case for case in without_namesakes(source.cases())}
+    if not source.is_listed(lake):
+        return _would_run(stage, _first_time(lake, source))
+    selection.require(source.info, lake)
+    cases = selected(without_namesakes(source.cases(lake)), rows, selection, lake)
+    listed = {case.id: case for case in cases}
     new = len(listed.keys() - rows.keys())
     gone = len(rows.keys() - listed.keys())
     changed = sum(not is_unchanged(listed[name], rows[name]) for name in listed.keys() & rows.keys())

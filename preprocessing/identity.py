@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.errors import UserError
+from infra.fetch import Progress
 from infra.lake import MARKER, Lake
 from infra.settings import Settings
 from preprocessing.case import Case
@@ -56,10 +57,10 @@ class IdentifiedSource:
         """16 hex characters that stand for a name; only who has the key can tell which."""
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
 
-    def cases(self, lake: Lake | None = None) -> list[Case]:
+    def cases(self, lake: Lake | None = None, progress: Progress | None = None) -> list[Case]:
         """The folder's cases under hashed ids and patients, their paths still real."""
         with silenced():
-            listed = self.source.cases(lake)
+            listed = self.source.cases(lake, progress)
         names = self._names(path for case in listed for path in with_data_files(case.origin))
         hidden = [
             case.replace(

@@ -15,6 +15,7 @@ from typing import Any
 from infra.cluster import fan_out, open_cluster
 from infra.config import Config
 from infra.errors import UserError
+from infra.fetch import Progress as Transfer
 from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.case import Case
@@ -73,6 +74,7 @@ def ingest(
     selection: Selection = EVERYTHING,
     settings: Settings | None = None,
     on_progress: Progress | None = None,
+    on_transfer: Transfer | None = None,
 ) -> IngestSummary:
     """Bring every source's cases into the lake and commit one manifest per source.
 
@@ -83,6 +85,7 @@ def ingest(
         selection: which of their cases, by number and licence.
         settings: where the workers are; the environment's by default.
         on_progress: called with source, cases done, cases in all, and the row of the case just done (None at first).
+        on_transfer: called with a file's key, bytes done and in all, while what must be pulled before listing is.
 
     Raises:
         UserError: a source lists nothing, or the lake cannot be written.
@@ -95,7 +98,7 @@ def ingest(
         for given in sources:
             source = prepared(given, lake, settings)
             known = rows_by_id(read_manifest(lake, recipe), source)
-            rows, done = _ingest_source(lake, recipe, source, known, selection, workers, on_progress)
+            rows, done = _ingest_source(lake, recipe, source, known, selection, workers, on_progress, on_transfer)
             _remember(source, settings, lake)
             manifest = commit(lake, recipe, {source.info.name: rows}, _replaced_roots(source))
             source.finish(lake)
@@ -157,10 +160,11 @@ def _ingest_source(
     selection: Selection,
     workers: _Workers,
     on_progress: Progress | None,
+    on_transfer: Transfer | None,
 ) -> tuple[list[ManifestRow], SourceCounts]:
     name = source.info.name
     selection.require(source.info, lake)
-    cases = selected(without_namesakes(source.cases(lake)), known, selection, lake)
+    cases = selected(without_namesakes(source.cases(lake, on_transfer)), known, selection, lake)
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
     looked_up = [(case, _unchanged_row(case, known)) for case in cases]

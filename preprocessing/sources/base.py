@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from infra.config import Config
+from infra.fetch import Progress
 from infra.lake import Lake
 from preprocessing.case import Case, RegionName
 
@@ -34,10 +35,11 @@ class Source(Protocol):
         """The catalogue's entry."""
         ...
 
-    def cases(self, lake: Lake | None = None) -> list[Case]:
+    def cases(self, lake: Lake | None = None, progress: Progress | None = None) -> list[Case]:
         """Every case, in a stable order, without decoding a voxel; what is wrong with one stands in `Case.problem`.
 
-        What has to be pulled before anything can be listed (an archive) goes to `raw/<source>/…` of the lake first.
+        What has to be pulled before anything can be listed (an archive) goes to `raw/<source>/…` of the lake first,
+        and `progress` is told how far that is.
 
         Raises:
             UserError: nothing can be listed at all (no such folder, a wrong option, no lake to pull to).

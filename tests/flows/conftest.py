@@ -1,14 +1,11 @@
 """A lake with a manifest but without volumes, and one Prefect server for all flow tests."""
 
 import pytest
+from flow_samples import phantom_rows
 
 from infra.lake import open_lake
-from preprocessing.manifest import ManifestRow, commit
+from preprocessing.manifest import commit
 from preprocessing.recipe import demo
-from preprocessing.regions import REGIONS
-from preprocessing.sources.phantom import PhantomSource
-
-PATIENTS = 6
 
 
 @pytest.fixture(autouse=True)
@@ -23,27 +20,6 @@ def own_home(tmp_path, monkeypatch):
 @pytest.fixture
 def lake(tmp_path):
     return open_lake(str(tmp_path / "home" / "lake"))
-
-
-def phantom_rows(patients=PATIENTS):
-    """What an ingest of the phantom would commit, but for the stored volumes."""
-    return [
-        ManifestRow(
-            source="phantom",
-            case=case.id,
-            patient=case.patient,
-            status="sealed",
-            input="0" * 16,
-            key=f"ct/x/phantom/{case.id}/{'0' * 16}.zarr",
-            seal="1" * 64,
-            regions=REGIONS,
-            anatomy="full",
-            lesion=True,
-            licence="Apache-2.0",
-            version=case.version,
-        )
-        for case in PhantomSource(patients=patients).cases()
-    ]
 
 
 @pytest.fixture

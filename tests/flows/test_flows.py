@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import PATIENTS, phantom_rows
+from flow_samples import PATIENTS, phantom_rows
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 

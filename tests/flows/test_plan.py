@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import PATIENTS, phantom_rows
+from flow_samples import PATIENTS, phantom_rows
 
 from evaluation.config import evaluate_key
 from flows.params import SourceSpec

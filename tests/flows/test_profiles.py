@@ -1,7 +1,7 @@
 """Profiles: the demo's counts hold, and a split that is too small ends the run by name."""
 
 import pytest
-from conftest import phantom_rows
+from flow_samples import phantom_rows
 
 from flows.profiles import demo, require_splits
 from infra.errors import UserError

@@ -92,7 +92,7 @@ class MadeSource:
         self.patients = patients
         self.changes: dict[int, dict] = {}
 
-    def cases(self, lake: Lake | None = None) -> list[Case]:
+    def cases(self, lake: Lake | None = None, progress=None) -> list[Case]:
         return [self.case(n) for n in range(self.patients)]
 
     def is_listed(self, lake: Lake | None) -> bool:

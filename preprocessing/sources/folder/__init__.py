@@ -26,6 +26,7 @@ from pydantic import Field
 
 from infra.config import Config
 from infra.errors import UserError
+from infra.fetch import Progress
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import Case, RegionName
@@ -65,7 +66,7 @@ class FolderSource(Config):
         """The catalogue's entry."""
         return INFO.replace(name=self.name or INFO.name)
 
-    def cases(self, lake: Lake | None = None) -> list[Case]:
+    def cases(self, lake: Lake | None = None, progress: Progress | None = None) -> list[Case]:
         """Every image and series, sorted by id.
 
         Raises:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from infra.config import Config
+from infra.fetch import Progress
 from infra.fingerprint import canonical_json, fingerprint
 from infra.lake import Lake
 from preprocessing.case import Case, CaseError, LabelFile
@@ -57,7 +58,7 @@ class PhantomSource(Config):
         decides = self.model_dump(include={"seed", "resolution", "dose_pairs"}) | {"generator": GENERATOR}
         return fingerprint(decides)[:16]
 
-    def cases(self, lake: Lake | None = None) -> list[Case]:
+    def cases(self, lake: Lake | None = None, progress: Progress | None = None) -> list[Case]:
         """Every case with lake-relative names of the files that `fetch` will make."""
         scans = [self._scan(i, v) for i in range(self.patients) for v in range(visits(i))]
         return [self._listed(scan) for scan in scans] + [self._broken(n) for n in range(self.broken)]
