@@ -7,7 +7,7 @@ import re
 from typing import Literal, NamedTuple
 
 LicencePolicy = Literal["research", "commercial"]
-OPEN = re.compile(r"^(CC0|CC[ -]BY(?![ -](NC|ND))|Apache|MIT\b|BSD|public domain)", re.IGNORECASE)
+OPEN = re.compile(r"^(CC0|CC[ -]BY|Apache|MIT\b|BSD|public domain)", re.IGNORECASE)
 
 
 class Terms(NamedTuple):

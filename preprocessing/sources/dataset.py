@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from infra.checksums import Checksums, Record
 from infra.config import Config
@@ -24,12 +24,14 @@ from infra.fingerprint import canonical_json, fingerprint
 from infra.lake import Lake, open_lake
 from infra.remote import Remote, TransferError
 from infra.settings import absolute_url, load_settings
-from infra.transfer import probe, pull, raw_key
+from infra.transfer import RECORD, probe, pull, raw_key
+from preprocessing.archive.index import SUFFIX as INDEX
 from preprocessing.case import Case, CaseError
 from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.file_layout import FileLayout, cases_by_layout
 from preprocessing.sources.files import FileEntry, Files
-from preprocessing.sources.holdings import bring, forget_unpacked, is_archive, listed, read
+from preprocessing.sources.holdings import bring, is_archive, listed, read
+from preprocessing.sources.rooms import close_room, open_room, room
 
 Lister = Callable[[Files, FileLayout, str], Iterable[Case]]
 Finder = Callable[["PublicSource"], Iterable[tuple[str, FileEntry]]]
@@ -71,6 +73,8 @@ class PublicSource(Config):
     layout: dict[str, Any] = Field(default_factory=dict, description="fields of the layout that differ in your release")
     licence: str = Field("", description="the terms under which you have it, where they differ")
 
+    _room: str = PrivateAttr("")
+
     @property
     def dataset(self) -> Dataset:
         """The facts."""
@@ -110,6 +114,7 @@ class PublicSource(Config):
         Raises:
             UserError: the data set must be asked for, cannot be pulled, or holds nothing that it should.
         """
+        self._room = self._room or open_room()
         if self.archive:
             return self._listed(self._brought())
         if self.remotes:
@@ -136,19 +141,21 @@ class PublicSource(Config):
             local = {name: self._local(name, lake, scratch) for name in dict.fromkeys(case.origin)}
         except TransferError as error:
             raise CaseError(str(error)) from error
-        here = bring(list(local.values()), scratch, self._password)
+        here = bring(list(local.values()), scratch, room(self._room or "none"), self._password)
         return self.dataset.finish(relocated(case, {name: str(here[path]) for name, path in local.items()}))
 
     def finish(self, lake: Lake) -> None:
         """After an ingest: forget what was unpacked and, without `keep_raw`, the archives themselves."""
-        for name, version in ({} if self.archive else self.versions).items():
+        if self._room:
+            close_room(self._room)
+            self._room = ""
+        if self.archive or self.keep_raw:
+            return
+        for name, version in self.versions.items():
             key = raw_key(self.name, version, name)
-            if (path := lake.local_path(key)) is not None:
-                forget_unpacked(path)
-            if not self.keep_raw:
-                lake.delete(key)
-        for path in self.archive:
-            forget_unpacked(Path(path))
+            for piece in (key, f"{key}{RECORD}", f"{key}{INDEX}"):
+                if lake.exists(piece):
+                    lake.delete(piece)
 
     def _pulled_cases(self, lake: Lake, progress: Progress | None) -> list[Case]:
         versions = self.versions
@@ -161,7 +168,7 @@ class PublicSource(Config):
             pull(lake, self.remotes[name], where, progress=progress)
             path = local_copy(lake, where)
             if is_archive(name):
-                entries |= listed(where, path, version, self._password)
+                entries |= listed(where, path, room(self._room), version, self._password)
             else:
                 entries[where] = FileEntry(path.stat().st_size, version)
         cases = self._listed(entries, lake)
@@ -176,12 +183,12 @@ class PublicSource(Config):
             path = Path(absolute_url(given))
             if (declared := self.remotes.get(path.name)) and path.is_file():
                 check(path, declared)
-            entries |= listed(str(path), path, password=self._password)
+            entries |= listed(str(path), path, room(self._room), password=self._password)
         return entries
 
     def _listed(self, entries: Mapping[str, FileEntry], lake: Lake | None = None) -> list[Case]:
         found = dict(entries) | dict(self.dataset.find(self) if self.dataset.find and not self.archive else ())
-        files = Files(found, lambda name: read(self._local(name, lake, None), self._password))
+        files = Files(found, lambda name: read(self._local(name, lake, None), room(self._room), self._password))
         cases = [self._completed(case, found) for case in self.dataset.list(files, self.file_layout, self.name)]
         if not cases:
             raise UserError(

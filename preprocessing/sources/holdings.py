@@ -1,7 +1,7 @@
 """Holdings: archives and folders that hold a data set's files on this machine, listed and read in place.
 
 A plain tar and a zip give one member alone. What can only be read from its beginning (a packed tar, a 7z) is unpacked
-once below `<state folder>/unpacked/`, where it stays until the ingest is done.
+once an ingest into a folder of its own, `room`, which every function here is given.
 """
 
 import fcntl
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
-from infra.settings import load_settings
 from preprocessing.archive import Archive, open_archive
 from preprocessing.archive.members import Limits, Member
 from preprocessing.case import CaseError
@@ -28,7 +27,9 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
-def listed(where: str, path: Path, token: str = "", password: str | None = None) -> Iterator[tuple[str, FileEntry]]:
+def listed(
+    where: str, path: Path, room: Path, token: str = "", password: str | None = None
+) -> Iterator[tuple[str, FileEntry]]:
     """Every file at a path by its name below `where`: an archive's members, a folder's files; archives in them opened.
 
     A member's token is its CRC-32 where the archive keeps one, else `token`, else the archive's size and time.
@@ -40,21 +41,21 @@ def listed(where: str, path: Path, token: str = "", password: str | None = None)
         for file in _walk(path):
             name = f"{where}/{file.relative_to(path).as_posix()}"
             if is_archive(file.name):
-                yield from listed(name, file, password=password)
+                yield from listed(name, file, room, password=password)
             else:
                 yield name, FileEntry(file.stat().st_size, _stamp(file))
         return
     archive = _open(path, password)
     for member in archive.members:
         if is_archive(member.name) and not member.problem:
-            inner = _nested(archive, member.name, password)
+            inner = _nested(archive, member.name, room, password)
             for one in inner.members:
                 yield f"{where}/{member.name}/{one.name}", _entry(one, token or _stamp(path))
         else:
             yield f"{where}/{member.name}", _entry(member, token or _stamp(path))
 
 
-def read(path: Path, password: str | None = None) -> bytes:
+def read(path: Path, room: Path, password: str | None = None) -> bytes:
     """The bytes of a small file whose path may lead through an archive.
 
     Raises:
@@ -63,11 +64,11 @@ def read(path: Path, password: str | None = None) -> bytes:
     holder, inner = _holder(path)
     if not inner:
         return path.read_bytes()
-    archive, member = _innermost(holder, inner, password)
+    archive, member = _innermost(holder, inner, room, password)
     return archive.read(member)
 
 
-def bring(paths: Sequence[Path], scratch: Path, password: str | None = None) -> dict[Path, Path]:
+def bring(paths: Sequence[Path], scratch: Path, room: Path, password: str | None = None) -> dict[Path, Path]:
     """Where these files can be opened: in place, or extracted below `scratch`; their paths may lead through archives.
 
     Raises:
@@ -82,24 +83,16 @@ def bring(paths: Sequence[Path], scratch: Path, password: str | None = None) -> 
         else:
             out[path] = path
     for number, (holder, wanted) in enumerate(members.items()):
-        out |= _extracted(holder, wanted, scratch / f"{number}", password)
+        out |= _extracted(holder, wanted, scratch / f"{number}", room, password)
     return out
 
 
-def unpacked_folder(path: Path) -> Path:
-    """Where the members of an archive go that can only be read from its beginning."""
-    return load_settings().home / "unpacked" / fingerprint([str(path), _stamp(path)])[:16]
-
-
-def forget_unpacked(path: Path) -> None:
-    """Remove what was unpacked of an archive."""
-    shutil.rmtree(unpacked_folder(path), ignore_errors=True)
-
-
-def _extracted(holder: Path, wanted: list[tuple[Path, str]], folder: Path, password: str | None) -> dict[Path, Path]:
+def _extracted(
+    holder: Path, wanted: list[tuple[Path, str]], folder: Path, room: Path, password: str | None
+) -> dict[Path, Path]:
     grouped: dict[Path, tuple[Archive, list[tuple[Path, str]]]] = {}
     for path, inner in wanted:
-        archive, member = _innermost(holder, inner, password)
+        archive, member = _innermost(holder, inner, room, password)
         grouped.setdefault(archive.path, (archive, []))[1].append((path, member))
     out = {}
     for archive, members in grouped.values():
@@ -107,7 +100,7 @@ def _extracted(holder: Path, wanted: list[tuple[Path, str]], folder: Path, passw
         if archive.in_place:
             places = archive.extract(names, folder / archive.path.name)
         else:
-            whole = _unpacked(archive)
+            whole = _unpacked(archive, room)
             places = {name: whole / name for name in names}
         for path, member in members:
             if not places[member].is_file():
@@ -116,25 +109,25 @@ def _extracted(holder: Path, wanted: list[tuple[Path, str]], folder: Path, passw
     return out
 
 
-def _innermost(holder: Path, inner: str, password: str | None) -> tuple[Archive, str]:
+def _innermost(holder: Path, inner: str, room: Path, password: str | None) -> tuple[Archive, str]:
     """The archive that holds a member, which may be an archive in the archive, and the member's name in it."""
     archive = _open(holder, password)
     parts = inner.split("/")
     for count in range(1, len(parts)):
         if is_archive(parts[count - 1]):
-            return _nested(archive, "/".join(parts[:count]), password), "/".join(parts[count:])
+            return _nested(archive, "/".join(parts[:count]), room, password), "/".join(parts[count:])
     return archive, inner
 
 
-def _nested(archive: Archive, name: str, password: str | None) -> Archive:
-    folder = unpacked_folder(archive.path)
+def _nested(archive: Archive, name: str, room: Path, password: str | None) -> Archive:
+    folder = _corner(archive.path, room)
     with _locked(folder):
         return archive.nested(name, folder, password)
 
 
-def _unpacked(archive: Archive) -> Path:
+def _unpacked(archive: Archive, room: Path) -> Path:
     """The folder with every readable member of an archive, unpacked once by whoever comes first."""
-    folder = unpacked_folder(archive.path)
+    folder = _corner(archive.path, room)
     with _locked(folder):
         if not (folder / "members").is_dir():
             partial = folder / "partial"
@@ -143,6 +136,10 @@ def _unpacked(archive: Archive) -> Path:
             archive.extract(names, partial)
             partial.rename(folder / "members")
     return folder / "members"
+
+
+def _corner(path: Path, room: Path) -> Path:
+    return room / fingerprint([str(path), _stamp(path)])[:16]
 
 
 class _locked:  # noqa: N801 - reads as a statement

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pytest
 from miniatures import anatomy_of, ingested, rows, scan, served, statuses, tarred
 
 from preprocessing.sources.registry import make_source
@@ -34,6 +36,30 @@ def test_a_task_is_pulled_once_and_read_in_its_tar(server, lake, settings):
     again = ingested(lake, make_source("msd-lung", **served(server, {"Task06_Lung.tar": lung_tar()})), settings)
     assert (again.converted, again.unchanged) == (0, 3)
     assert len(server.log) == asked, "nothing travels for what is unchanged"
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "stem", "organ"),
+    [
+        ("msd-pancreas", "Task07_Pancreas", "pancreas", "pancreas"),
+        ("msd-hepatic-vessel", "Task08_HepaticVessel", "hepaticvessel", ""),
+        ("msd-spleen", "Task09_Spleen", "spleen", "spleen"),
+        ("msd-colon", "Task10_Colon", "colon", ""),
+    ],
+)
+def test_the_other_tasks_train_where_the_patient_falls(name, folder, stem, organ, server, lake, settings):
+    abdomen = scan("abdomen", 1)
+    tumour = 1 if name == "msd-colon" else 2
+    values = np.zeros_like(abdomen.anatomy) if not organ else abdomen.labelled({1: organ})
+    if name != "msd-spleen":
+        values[abdomen.lesion > 0] = tumour
+    files = {f"{folder}/imagesTr/{stem}_001.nii.gz": abdomen.nifti()}
+    files[f"{folder}/labelsTr/{stem}_001.nii.gz"] = abdomen.nifti(values)
+    ingested(lake, make_source(name, **served(server, {f"{folder}.tar": tarred(files)})), settings)
+    (row,) = rows(lake).values()
+    assert (row.status, row.lesion) == ("sealed", name != "msd-spleen")
+    assert row.declared == ""
+    assert row.anatomy == ("partial" if organ else "none")
 
 
 def test_a_tumour_keeps_its_organ(server, lake, settings):
