@@ -14,7 +14,7 @@ from flows.params import (
     resolve_finetune,
     resolve_pretrain,
 )
-from flows.pretrain import data_version, pretrain_model, track_training
+from flows.pretrain import data_version, keep_card, pretrain_model, track_training
 from infra.lake import open_lake
 from infra.settings import load_settings
 from preprocessing.manifest import read_manifest
@@ -39,16 +39,22 @@ DEFAULTS = FinetuneParams()
 def finetune_model(lake_url: str, recipe: Recipe, config: FinetuneConfig, base: TrainedRun) -> TrainedRun:
     """The ControlNet of one task; trained only if that run is not in the lake yet."""
     lake = open_lake(lake_url or load_settings().lake_url)
-    fingerprint = read_manifest(lake, recipe).fingerprint
-    key = finetune_key(fingerprint, config, base.key)
+    manifest = read_manifest(lake, recipe)
+    key = finetune_key(manifest.fingerprint, config, base.key)
     if done := finished_run(lake, key):
         logger.info("finetune %s is unchanged: %s", config.task, key)
+        keep_card(lake, done, config, manifest, base.key)
         return done
     from training.launch import finetune as launch
 
-    data = data_version(lake, recipe, fingerprint)
-    stage = f"finetune {config.task}"
-    return track_training(stage, config, key, data, lambda on_log: launch(lake, recipe, config, base, on_log=on_log))
+    return track_training(
+        f"finetune {config.task}",
+        config,
+        key,
+        data_version(lake, recipe, manifest.fingerprint),
+        lambda on_log: launch(lake, recipe, config, base, on_log=on_log),
+        lambda run: keep_card(lake, run, config, manifest, base.key),
+    )
 
 
 @flow(name="finetune")

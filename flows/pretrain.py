@@ -12,7 +12,7 @@ from flows.params import PretrainChoice, StageParams, resolve_pretrain
 from infra.lake import Lake, open_lake
 from infra.settings import load_settings
 from infra.tracking import MODEL, DataVersion, tracked_run
-from preprocessing.manifest import read_manifest
+from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.config import FinetuneConfig, PretrainConfig
 from training.runs import TrainedRun, finished_run, pretrain_key
@@ -42,6 +42,7 @@ def track_training(
     key: str,
     data: DataVersion,
     train: Callable[[OnLog], TrainedRun],
+    card: Callable[[TrainedRun], str],
 ) -> TrainedRun:
     """Runs a training with its curve in MLflow and in Prefect, and registers the checkpoint as a model."""
     report = stage_progress(stage, "iterations")
@@ -58,24 +59,44 @@ def track_training(
         report(0, steps, "reading cases")
         trained = train(on_log)
         model = MODEL if isinstance(config, PretrainConfig) else f"{MODEL}-{config.task}"
+        run.log_file(card(trained), "model_card.md")
         run.log_model(url, name=model, params=config, step=steps)
     publish_note(stage, f"{stage} ({config.preset}): checkpoint `{url}`, data `{data.fingerprint}`")
     return trained
+
+
+def keep_card(
+    lake: Lake, run: TrainedRun, config: PretrainConfig | FinetuneConfig, manifest: Manifest, base: str = ""
+) -> str:
+    """The model card of a finished run, written beside its seal unless it is there."""
+    from training.model_card import card_key, model_card
+
+    key = card_key(run.key)
+    if not lake.exists(key):
+        lake.write(key, model_card(run, config, manifest, base).encode())
+    return lake.read(key).decode()
 
 
 @task(name="pretrain", cache_policy=NO_CACHE)
 def pretrain_model(lake_url: str, recipe: Recipe, config: PretrainConfig) -> TrainedRun:
     """The pre-trained model of the newest manifest; trained only if that run is not in the lake yet."""
     lake = open_lake(lake_url or load_settings().lake_url)
-    fingerprint = read_manifest(lake, recipe).fingerprint
-    key = pretrain_key(fingerprint, config)
+    manifest = read_manifest(lake, recipe)
+    key = pretrain_key(manifest.fingerprint, config)
     if done := finished_run(lake, key):
         logger.info("pretrain is unchanged: %s", key)
+        keep_card(lake, done, config, manifest)
         return done
     from training.launch import pretrain as launch
 
-    data = data_version(lake, recipe, fingerprint)
-    return track_training("pretrain", config, key, data, lambda on_log: launch(lake, recipe, config, on_log=on_log))
+    return track_training(
+        "pretrain",
+        config,
+        key,
+        data_version(lake, recipe, manifest.fingerprint),
+        lambda on_log: launch(lake, recipe, config, on_log=on_log),
+        lambda run: keep_card(lake, run, config, manifest),
+    )
 
 
 @flow(name="pretrain")

@@ -52,6 +52,7 @@ class ManifestRow(Config):
     anatomy: AnatomyKind = "none"
     lesion: bool = False
     licence: str = "unknown"
+    citation: str = ""
     cluster: str = ""
     split: Split = "train"
     origin: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ def stages(monkeypatch, lake):
     """Fakes of the heavy stages that leave real seals, and the list of their calls."""
     calls = []
 
-    def ingest(place, rules, sources, *, settings, on_progress):
+    def ingest(place, rules, sources, *, settings, on_progress, **_):
         calls.append(("ingest", sources[0].info.name))
         cases = sources[0].cases()
         for number, _ in enumerate(cases, 1):
