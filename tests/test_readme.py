@@ -16,6 +16,7 @@ from typer.main import get_command
 from flows import cli
 from infra.lake import open_lake
 from infra.settings import Settings
+from preprocessing.sources.registry import OVERRIDES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("infra", "preprocessing", "training", "evaluation", "flows")
@@ -62,7 +63,7 @@ def problems(text: str, folder: Path) -> list[str]:
         codes = INLINE.findall(line)
         folders = [code for code in codes if line.startswith("|") and re.fullmatch(r"[\w/]+/", code)]
         places = [folder, *(folder / name for name in folders)]
-        files = [code for code in codes if FILE.fullmatch(code)]
+        files = [code for code in codes if FILE.fullmatch(code) and code != OVERRIDES]
         found += [f"no file {name}" for name in (*folders, *files) if not exists(name, *places)]
     for first, rest in TREE.findall(text):
         beside = Path(first).parent if "." in first else Path(first)
