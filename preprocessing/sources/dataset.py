@@ -47,7 +47,8 @@ class Dataset:
         files: what to pull whole: archives, tables. Declared checksums are part of the data's version.
         find: lists files that lie behind urls of their own, each pulled when its case is; None where there are none.
         list: names, layout and source to cases, where a layout alone does not say it.
-        finish: completes a case whose files are here, where a header or table inside says what they mean.
+        finish: completes a case whose files are here, where a header or table inside says what they mean; what it
+            writes goes to the case's scratch folder, its second argument.
         remote: options of every url that `find` lists (token, where to ask).
         revision: raised whenever the same files would be listed otherwise.
     """
@@ -57,7 +58,7 @@ class Dataset:
     files: tuple[Remote, ...] = ()
     find: Finder | None = None
     list: Lister = cases_by_layout
-    finish: Callable[[Case], Case] = lambda case: case
+    finish: Callable[[Case, Path], Case] = lambda case, _: case
     remote: Remote | None = None
     revision: int = 1
 
@@ -142,7 +143,7 @@ class PublicSource(Config):
         except TransferError as error:
             raise CaseError(str(error)) from error
         here = bring(list(local.values()), scratch, room(self._room or "none"), self._password)
-        return self.dataset.finish(relocated(case, {name: str(here[path]) for name, path in local.items()}))
+        return self.dataset.finish(relocated(case, {name: str(here[path]) for name, path in local.items()}), scratch)
 
     def finish(self, lake: Lake) -> None:
         """After an ingest: forget what was unpacked and, without `keep_raw`, the archives themselves."""
