@@ -22,12 +22,18 @@ OWN = {
     "phantom": ("preprocessing.sources.phantom", "PhantomSource"),
 }
 DATASETS = {
+    "abdomenct-1k": ("preprocessing.sources.abdomenct_1k", "ABDOMENCT_1K"),
+    "amos22": ("preprocessing.sources.amos22", "LABELLED"),
+    "amos22-unlabelled": ("preprocessing.sources.amos22", "UNLABELLED"),
+    "flare22": ("preprocessing.sources.flare22", "FLARE22"),
     "msd-colon": ("preprocessing.sources.msd", "COLON"),
     "msd-hepatic-vessel": ("preprocessing.sources.msd", "HEPATIC_VESSEL"),
     "msd-liver": ("preprocessing.sources.msd", "LIVER"),
     "msd-lung": ("preprocessing.sources.msd", "LUNG"),
     "msd-pancreas": ("preprocessing.sources.msd", "PANCREAS"),
     "msd-spleen": ("preprocessing.sources.msd", "SPLEEN"),
+    "totalsegmentator": ("preprocessing.sources.totalsegmentator", "WHOLE"),
+    "totalsegmentator-small": ("preprocessing.sources.totalsegmentator", "SMALL"),
 }
 SOURCES = {**OWN, **DATASETS}
 OVERRIDES = "sources.toml"
