@@ -26,6 +26,8 @@ DATASETS = {
     "amos22": ("preprocessing.sources.amos22", "LABELLED"),
     "amos22-unlabelled": ("preprocessing.sources.amos22", "UNLABELLED"),
     "flare22": ("preprocessing.sources.flare22", "FLARE22"),
+    "han-seg": ("preprocessing.sources.han_seg", "HAN_SEG"),
+    "kits": ("preprocessing.sources.kits", "KITS"),
     "msd-colon": ("preprocessing.sources.msd", "COLON"),
     "msd-hepatic-vessel": ("preprocessing.sources.msd", "HEPATIC_VESSEL"),
     "msd-liver": ("preprocessing.sources.msd", "LIVER"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import py7zr
+import SimpleITK as sitk
 from ct_samples import ras_affine, write_dicom
 from faulty_server import FaultyServer, File
 
@@ -57,6 +58,19 @@ class Scan:
         array = self.hu if array is None else array
         image = nib.Nifti1Image(array.transpose(2, 1, 0), ras_affine(self.geometry))
         return gzip.compress(image.to_bytes(), 1, mtime=0)
+
+    def nrrd(self, array: np.ndarray | None = None, **fields: str) -> bytes:
+        """An array (the image by default) as packed NRRD, with further fields in its header."""
+        image = sitk.GetImageFromArray(self.hu if array is None else array)
+        matrix = self.geometry.matrix[::-1, ::-1]
+        image.SetSpacing(self.geometry.spacing_mm[::-1])
+        image.SetDirection((matrix / np.asarray(self.geometry.spacing_mm)[::-1]).ravel())
+        image.SetOrigin(self.geometry.origin_mm[::-1])
+        for name, value in fields.items():
+            image.SetMetaData(name, value)
+        with tempfile.TemporaryDirectory() as folder:
+            sitk.WriteImage(image, f"{folder}/image.nrrd", useCompression=True)
+            return Path(folder, "image.nrrd").read_bytes()
 
     def dicom(self, **changes: object) -> dict[str, bytes]:
         """The image as a DICOM series {file name: bytes}; `changes` are attributes."""
