@@ -25,6 +25,7 @@ DATASETS = {
     "abdomenct-1k": ("preprocessing.sources.abdomenct_1k", "ABDOMENCT_1K"),
     "amos22": ("preprocessing.sources.amos22", "LABELLED"),
     "amos22-unlabelled": ("preprocessing.sources.amos22", "UNLABELLED"),
+    "chaos": ("preprocessing.sources.chaos", "CHAOS"),
     "flare22": ("preprocessing.sources.flare22", "FLARE22"),
     "han-seg": ("preprocessing.sources.han_seg", "HAN_SEG"),
     "kits": ("preprocessing.sources.kits", "KITS"),
