@@ -70,3 +70,7 @@ class Case(Config):
 
 class CaseError(Exception):
     """A case that must be quarantined; the message names the value that is wrong and the remedy."""
+
+
+class AbsentError(CaseError):
+    """A case whose files could not be had this time (no access, a host that fails): the next ingest tries again."""

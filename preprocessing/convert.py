@@ -22,7 +22,7 @@ from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake, storage_errors
 from preprocessing.body import body_planes, complete_anatomy
-from preprocessing.case import Case, CaseError
+from preprocessing.case import AbsentError, Case, CaseError
 from preprocessing.decoding.data_files import data_files, with_data_files
 from preprocessing.decoding.decode import decode_labels, read_companion, read_image
 from preprocessing.duplicates.signature import coarse_level, signature
@@ -56,6 +56,8 @@ def convert_case(case: Case, source: Source, recipe: Recipe, lake: Lake) -> Mani
     """
     try:
         return _convert(case, source, recipe, lake)
+    except AbsentError as error:
+        return quarantined_row(case, lake, source, f"{UNEXPECTED}{error}")
     except CaseError as error:
         return quarantined_row(case, lake, source, str(error))
     except UserError:

@@ -26,7 +26,7 @@ from infra.remote import Remote, TransferError
 from infra.settings import absolute_url, load_settings
 from infra.transfer import RECORD, probe, pull, raw_key
 from preprocessing.archive.index import SUFFIX as INDEX
-from preprocessing.case import Case, CaseError
+from preprocessing.case import AbsentError, Case
 from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.file_layout import FileLayout, cases_by_layout
 from preprocessing.sources.files import FileEntry, Files
@@ -136,12 +136,13 @@ class PublicSource(Config):
         """The case with files that can be opened here.
 
         Raises:
-            CaseError: a file cannot be had.
+            AbsentError: a file cannot be had now.
+            CaseError: a file is damaged.
         """
         try:
             local = {name: self._local(name, lake, scratch) for name in dict.fromkeys(case.origin)}
         except TransferError as error:
-            raise CaseError(str(error)) from error
+            raise AbsentError(str(error)) from error
         here = bring(list(local.values()), scratch, room(self._room or "none"), self._password)
         return self.dataset.finish(relocated(case, {name: str(here[path]) for name, path in local.items()}), scratch)
 

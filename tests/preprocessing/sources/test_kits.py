@@ -40,7 +40,7 @@ def test_every_case_is_listed_by_the_urls_of_its_host():
     assert last.labels[0].path == f"{LABELS}/dataset/case_00588/segmentation.nii.gz"
 
 
-def test_a_case_is_pulled_when_it_is_converted_and_a_missing_one_is_named(server, lake, settings):
+def test_a_case_is_pulled_when_it_is_converted_and_a_missing_one_is_tried_again(server, lake, settings):
     source = make_source("kits", mirror=server.url(""))
     there, gone = selected(source.cases(), (), Selection(limit=2), lake)
     image, label = image_and_label(0)
@@ -59,6 +59,11 @@ def test_a_case_is_pulled_when_it_is_converted_and_a_missing_one_is_named(server
     expected = resample_onto(shown.hu, shown.geometry, grid)
     assert np.abs(stored.read_all("image") - expected.astype(int)).max() <= 1, "the axes are told by the affine"
 
+    for name in (f"/images/{gone.id}.nii.gz", f"/dataset/{gone.id}/segmentation.nii.gz"):
+        server.files[name] = server.files[name.replace(gone.id, there.id)]
+    again = ingested(lake, source, settings, selection=Selection(limit=2))
+    assert (again.converted, again.unchanged) == (1, 1)
+    assert rows(lake)[gone.id].status == "sealed"
     asked = len(server.log)
     assert ingested(lake, source, settings, selection=Selection(limit=2)).unchanged == 2
     assert len(server.log) == asked
