@@ -66,7 +66,7 @@ CHAOS = Dataset(
             "Kavur et al., CHAOS challenge: combined (CT-MR) healthy abdominal organ segmentation, Med Image Anal "
             "2021, 10.1016/j.media.2020.101950"
         ),
-        size="1.9 GB",
+        size="0.9 GB and the sets to test on",
         cases=40,
         how="Nothing to do: it is pulled from Zenodo.",
         url="https://zenodo.org/records/3431873",

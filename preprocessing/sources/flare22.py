@@ -35,7 +35,7 @@ FLARE22 = Dataset(
             "Ma et al., Unleashing the strengths of unlabelled data in deep learning-assisted pan-cancer abdominal "
             "organ quantification: the FLARE22 challenge, Lancet Digit Health 2024, 10.1016/S2589-7500(24)00154-7"
         ),
-        size="1.5 GB",
+        size="about 1.5 GB",
         cases=50,
         how="Nothing to do for the labelled 50; those of https://flare22.grand-challenge.org are brought by --archive.",
         url="https://zenodo.org/records/7860267",

@@ -13,7 +13,7 @@ def archives() -> dict[str, bytes]:
     images = [
         {"Case_00078_0000": abdomen, "Case_00297_0000": other},
         {"Case_00928_0000": other},
-        {"Case_01062_0000": scan("abdomen", 2)},
+        {"Case_01062_0000": abdomen},
     ]
     zips = {
         f"AbdomenCT-1K-ImagePart{part}.zip": zipped(
