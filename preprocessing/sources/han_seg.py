@@ -12,21 +12,12 @@ from preprocessing.sources.dataset import Dataset
 from preprocessing.sources.file_layout import FileLayout, LabelRule
 
 CLASSES = {"SpinalCord": "spinal_cord", "Esophagus_S": "esophagus", "Glnd_Thyroid": "thyroid_gland"}
-UNKNOWN = (
-    *("A_Carotid_L", "A_Carotid_R", "Arytenoid", "Bone_Mandible", "Brainstem", "BuccalMucosa", "Cavity_Oral"),
-    *("Cochlea_L", "Cochlea_R", "Cricopharyngeus", "Eye_AL", "Eye_AR", "Eye_PL", "Eye_PR", "Glnd_Lacrimal_L"),
-    *(
-        "Glnd_Lacrimal_R",
-        "Glnd_Submand_L",
-        "Glnd_Submand_R",
-        "Glottis",
-        "Larynx_SG",
-        "Lips",
-        "OpticChiasm",
-        "OpticNrv_L",
-    ),
-    *("OpticNrv_R", "Parotid_L", "Parotid_R", "Pituitary"),
+PAIRED = ("A_Carotid_", "Cochlea_", "Eye_A", "Eye_P", "Glnd_Lacrimal_", "Glnd_Submand_", "OpticNrv_", "Parotid_")
+SINGLE = (
+    *("Arytenoid", "Bone_Mandible", "Brainstem", "BuccalMucosa", "Cavity_Oral", "Cricopharyngeus", "Glottis"),
+    *("Larynx_SG", "Lips", "OpticChiasm", "Pituitary"),
 )
+UNKNOWN = (*SINGLE, *(f"{organ}{side}" for organ in PAIRED for side in "LR"))
 
 HAN_SEG = Dataset(
     info=SourceInfo(
