@@ -5,18 +5,16 @@ FileExistsError. Zarr groups of the same lake come from `group` and `store`. A `
 workers, and every process opens its own connections.
 """
 
-import errno
 import json
 import os
 import uuid
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import zarr
 from zarr.abc.store import ByteRequest, Store
@@ -25,102 +23,13 @@ from zarr.storage import FsspecStore, LocalStore
 
 from infra.errors import UserError
 from infra.local_files import LocalFiles
+from infra.s3_objects import S3Objects, s3_errors
 from infra.settings import URL_SCHEMES, Settings, absolute_url, load_settings
-
-if TYPE_CHECKING:
-    from s3fs import S3FileSystem
-    from s3fs.core import S3File
 
 FORMAT = 1
 MARKER = "lake.json"
 ZarrMode = Literal["r", "r+", "a", "w-"]
-CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
 WRITES_AT_ONCE = 4
-SIGNED_SECONDS = 7 * 24 * 3600  # the longest that S3 signs for
-TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
-
-
-class S3Objects:
-    """Objects under `s3://bucket/prefix`; credentials come from the environment."""
-
-    def __init__(self, url: str, endpoint: str, region: str) -> None:
-        self.root = url.removeprefix("s3://").rstrip("/")
-        self.options: dict[str, Any] = {
-            "endpoint_url": endpoint or None,
-            "client_kwargs": {"region_name": region},
-            "config_kwargs": CONNECTION,
-            "use_listings_cache": False,
-        }
-
-    @cached_property
-    def files(self) -> "S3FileSystem":
-        """The blocking client of this process."""
-        return self.client()
-
-    def client(self, **options: Any) -> "S3FileSystem":
-        """A new client; s3fs is imported only where a bucket is used (half a second)."""
-        from s3fs import S3FileSystem
-
-        return S3FileSystem(**self.options, **options)
-
-    def path(self, key: str) -> Path | None:
-        """A bucket has no local path."""
-        return None
-
-    def link(self, key: str) -> str:
-        """An address signed for a week."""
-        return self.files.sign(f"{self.root}/{key}", expiration=SIGNED_SECONDS)
-
-    def exists(self, key: str) -> bool:
-        """Whether the object is there."""
-        return self.files.isfile(f"{self.root}/{key}")
-
-    def read(self, key: str) -> bytes:
-        """The object's bytes."""
-        return self.files.cat_file(f"{self.root}/{key}")
-
-    def write(self, key: str, data: bytes) -> None:
-        """Put the object."""
-        self.files.pipe_file(f"{self.root}/{key}", data)
-
-    def create(self, key: str, data: bytes) -> None:
-        """Put the object with If-None-Match."""
-        with self._taken(key):
-            self.files.pipe_file(f"{self.root}/{key}", data, mode="create")
-
-    def open_upload(self, key: str, part_bytes: int) -> "S3File":
-        """An object sent in parts, each held in memory; nobody sees it before `finish_upload`."""
-        return self.files.open(f"{self.root}/{key}", "xb", block_size=part_bytes, autocommit=False)
-
-    def finish_upload(self, key: str, upload: "S3File") -> None:
-        """Make the object of its parts, as exclusively as `create`."""
-        with self._taken(key):
-            upload.close()
-            upload.commit()
-
-    @contextmanager
-    def _taken(self, key: str) -> Generator[None]:
-        """Servers' different refusals of If-None-Match as FileExistsError."""
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, FileExistsError) or (error.errno in TAKEN and self.exists(key)):
-                raise FileExistsError(key) from error
-            raise
-
-    def open(self, key: str) -> BinaryIO:
-        """The object as a stream."""
-        return self.files.open(f"{self.root}/{key}", "rb")
-
-    def list(self, prefix: str) -> list[str]:
-        """Sorted keys below a prefix."""
-        top = f"{self.root}/{prefix}" if prefix else self.root
-        return sorted(name.removeprefix(f"{self.root}/") for name in self.files.find(top))
-
-    def delete(self, key: str) -> None:
-        """Remove the object."""
-        if self.exists(key):
-            self.files.rm_file(f"{self.root}/{key}")
 
 
 class _CompleteStore(FsspecStore):
@@ -254,11 +163,7 @@ def open_lake(url: str = "", create: bool = True, *, settings: Settings | None =
 
 def storage_errors(url: str) -> tuple[type[Exception], ...]:
     """What a folder or bucket raises when it cannot be reached, read or written."""
-    if not url.startswith("s3://"):
-        return (OSError,)
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return (OSError, BotoCoreError, ClientError)
+    return s3_errors() if url.startswith("s3://") else (OSError,)
 
 
 def _nothing_there(place: str, create: bool) -> str:

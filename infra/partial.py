@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from infra.checksums import Checksums
 from infra.config import Config
 from infra.errors import UserError
-from infra.lake import Lake, S3Objects
+from infra.lake import Lake
 from infra.local_files import PARTIAL, fsync_folder
 from infra.remote import Version
+from infra.s3_objects import S3Objects
 
 if TYPE_CHECKING:
     from s3fs.core import S3File

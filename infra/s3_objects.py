@@ -1,0 +1,106 @@
+"""Objects of a bucket through s3fs: whole or not at all, exclusive ones by If-None-Match."""
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+    from s3fs.core import S3File
+
+CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
+SIGNED_SECONDS = 7 * 24 * 3600  # the longest that S3 signs for
+TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
+
+
+class S3Objects:
+    """Objects under `s3://bucket/prefix`; credentials come from the environment."""
+
+    def __init__(self, url: str, endpoint: str, region: str) -> None:
+        self.root = url.removeprefix("s3://").rstrip("/")
+        self.options: dict[str, Any] = {
+            "endpoint_url": endpoint or None,
+            "client_kwargs": {"region_name": region},
+            "config_kwargs": CONNECTION,
+            "use_listings_cache": False,
+        }
+
+    @cached_property
+    def files(self) -> "S3FileSystem":
+        """The blocking client of this process."""
+        return self.client()
+
+    def client(self, **options: Any) -> "S3FileSystem":
+        """A new client; s3fs is imported only where a bucket is used (half a second)."""
+        from s3fs import S3FileSystem
+
+        return S3FileSystem(**self.options, **options)
+
+    def path(self, key: str) -> Path | None:
+        """A bucket has no local path."""
+        return None
+
+    def link(self, key: str) -> str:
+        """An address signed for a week."""
+        return self.files.sign(f"{self.root}/{key}", expiration=SIGNED_SECONDS)
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there."""
+        return self.files.isfile(f"{self.root}/{key}")
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes."""
+        return self.files.cat_file(f"{self.root}/{key}")
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object."""
+        self.files.pipe_file(f"{self.root}/{key}", data)
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put the object with If-None-Match."""
+        with self._taken(key):
+            self.files.pipe_file(f"{self.root}/{key}", data, mode="create")
+
+    def open_upload(self, key: str, part_bytes: int) -> "S3File":
+        """An object sent in parts, each held in memory; nobody sees it before `finish_upload`."""
+        return self.files.open(f"{self.root}/{key}", "xb", block_size=part_bytes, autocommit=False)
+
+    def finish_upload(self, key: str, upload: "S3File") -> None:
+        """Make the object of its parts, as exclusively as `create`."""
+        with self._taken(key):
+            upload.close()
+            upload.commit()
+
+    @contextmanager
+    def _taken(self, key: str) -> Generator[None]:
+        """Servers' different refusals of If-None-Match as FileExistsError."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, FileExistsError) or (error.errno in TAKEN and self.exists(key)):
+                raise FileExistsError(key) from error
+            raise
+
+    def open(self, key: str) -> BinaryIO:
+        """The object as a stream."""
+        return self.files.open(f"{self.root}/{key}", "rb")
+
+    def list(self, prefix: str) -> list[str]:
+        """Sorted keys below a prefix."""
+        top = f"{self.root}/{prefix}" if prefix else self.root
+        return sorted(name.removeprefix(f"{self.root}/") for name in self.files.find(top))
+
+    def delete(self, key: str) -> None:
+        """Remove the object."""
+        if self.exists(key):
+            self.files.rm_file(f"{self.root}/{key}")
+
+
+def s3_errors() -> tuple[type[Exception], ...]:
+    """What a bucket raises when it cannot be reached, read or written."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (OSError, BotoCoreError, ClientError)
