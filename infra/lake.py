@@ -19,6 +19,7 @@ from typing import BinaryIO, Literal
 import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from infra.errors import UserError
@@ -116,7 +117,7 @@ class Lake:
         """The Zarr store whose root is `key`; a bucket's read-only one raises FileNotFoundError for a lost chunk."""
         if isinstance(self._files, S3Objects):
             kind = _CompleteStore if read_only else FsspecStore
-            return kind(self._files.client(asynchronous=True), path=f"{self._files.root}/{key}", read_only=read_only)
+            return kind(self._files.client_for(sync), path=f"{self._files.root}/{key}", read_only=read_only)
         return LocalStore(self._files.root / key, read_only=read_only)
 
     def group(self, key: str, mode: ZarrMode = "r") -> zarr.Group:

@@ -1,9 +1,10 @@
 """Objects of a bucket through s3fs: whole or not at all, exclusive ones by If-None-Match."""
 
+import atexit
 import errno
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 3}}
 SIGNED_SECONDS = 7 * 24 * 3600  # the longest that S3 signs for
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
 TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
 
 
@@ -31,10 +33,14 @@ class S3Objects:
     @cached_property
     def files(self) -> "S3FileSystem":
         """The blocking client of this process."""
-        return self.client()
+        return self._client()
 
-    def client(self, **options: Any) -> "S3FileSystem":
-        """A new client; s3fs is imported only where a bucket is used (half a second)."""
+    def client_for(self, run: Run) -> "S3FileSystem":
+        """A client whose coroutines `run` runs, closed when the process ends."""
+        return _closed_at_exit(self._client(asynchronous=True), run)
+
+    def _client(self, **options: Any) -> "S3FileSystem":
+        """A client, one per set of options; s3fs is imported only where a bucket is used (half a second)."""
         from s3fs import S3FileSystem
 
         return S3FileSystem(**self.options, **options)
@@ -97,6 +103,18 @@ class S3Objects:
         """Remove the object."""
         if self.exists(key):
             self.files.rm_file(f"{self.root}/{key}")
+
+
+@cache
+def _closed_at_exit(client: "S3FileSystem", run: Run) -> "S3FileSystem":
+    """The client; s3fs closes only those that block."""
+
+    def close() -> None:
+        with suppress(RuntimeError):  # it was never asked for anything
+            run(client.s3.close())
+
+    atexit.register(close)
+    return client
 
 
 def s3_errors() -> tuple[type[Exception], ...]:

@@ -2,14 +2,19 @@
 
 import json
 import pickle
+import subprocess
+import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.server)])
@@ -114,6 +119,27 @@ def test_a_place_that_cannot_be_a_folder_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"cannot be opened: .*Not a directory"):
         open_lake(str(tmp_path / "file"))
+
+
+USE_A_BUCKET = """
+import sys
+import numpy as np
+from infra.lake import open_lake
+
+lake = open_lake(sys.argv[1])
+lake.write("x", b"1")
+group = lake.group("ct/one.zarr", "a")
+group.create_array("0", data=np.arange(3))
+print(lake.read("x"), lake.group("ct/one.zarr")["0"][:].tolist())
+"""
+
+
+@pytest.mark.server
+def test_a_process_that_used_a_bucket_ends_in_silence(s3_bucket):
+    command = [sys.executable, "-c", USE_A_BUCKET, f"{s3_bucket}/lake"]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert child.stdout == "b'1' [0, 1, 2]\n"
+    assert child.stderr == ""
 
 
 @pytest.mark.server
