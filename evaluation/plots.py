@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 30, 8, 8, 24
+WIDTH, HEIGHT = 360, 204
+LEFT, RIGHT, TOP, BOTTOM = 30, 20, 8, 38
+LINE = 14  # from one line of text to the next
 
 Points = Sequence[tuple[float, float]]
 
@@ -52,8 +53,9 @@ def _axis(place, right: float, bottom: float, top: float, x_label: str) -> str: 
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{y:.3g}</text>')
     for x in ticks(0, right, 5):
         across, _ = place(x, bottom)
-        parts.append(f'<text class="tick" x="{across:.1f}" y="{HEIGHT - 7}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 7}" text-anchor="end">{escape(x_label)}</text>')
+        parts.append(f'<text class="tick" x="{across:.1f}" y="{HEIGHT - 7 - LINE}" text-anchor="middle">{x:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="tick" x="{middle:g}" y="{HEIGHT - 7}" text-anchor="middle">{escape(x_label)}</text>')
     return "".join(parts)
 
 

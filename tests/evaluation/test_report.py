@@ -158,6 +158,13 @@ def test_a_curve_has_a_line_for_every_series_and_skips_what_is_not_finite():
     assert curves({"loss": []}, "iteration", "loss") == ""
 
 
+def test_the_name_of_an_axis_stands_below_its_numbers():
+    svg = curves({"loss": [(1, 0.9), (100_000, 0.5)]}, "iteration", "loss")
+    rows = {text: float(y) for y, text in re.findall(r'<text[^>]* y="([\d.]+)"[^>]*>([^<]+)</text>', svg)}
+    assert rows["iteration"] - rows["100000"] >= 12
+    assert rows["iteration"] < float(re.search(r'viewBox="0 0 \d+ (\d+)"', svg)[1])
+
+
 def test_an_interval_bar_lies_within_its_scale():
     bar = interval_bar(5, 4, 6, (4, 8))
     assert [float(v) for v in re.findall(r'x[12]="([\d.]+)"', bar)] == [4, 50]
