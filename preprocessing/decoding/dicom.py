@@ -2,8 +2,8 @@
 
 The order of slices comes from ImagePositionPatient along the slice normal, never from file names or InstanceNumber;
 slices are single files or the frames of enhanced ones. The step from slice to slice is the measured one, so a tilted
-gantry gives a sheared geometry that is resampled later. Localizers, derived images and repeated copies of a slice are
-left out with a finding. Every file is read once.
+gantry gives a sheared geometry that is resampled later. Localizers, reformats and repeated copies of a slice are left
+out with a finding. Every file is read once.
 """
 
 from collections import Counter
@@ -17,8 +17,9 @@ from pydicom.dataset import Dataset
 
 from preprocessing.case import CaseError
 from preprocessing.decoding.dicom_header import HEADER_ERRORS, HEADER_TAGS, DicomHeader, headers_of, is_dicom, parse
+from preprocessing.decoding.dicom_kinds import DERIVED, check_derived
 from preprocessing.decoding.dicom_pixels import PIXEL_TAGS, Tally, hu_frames, notes_of
-from preprocessing.decoding.dicom_stacks import along_normal, has_place, normal, positions, stacks
+from preprocessing.decoding.dicom_stacks import along_normal, has_place, normal, positions, slices_of, stacks
 from preprocessing.decoding.raster import MAX_VOXELS, Raster, checked_geometry
 from preprocessing.decoding.slice_grid import SAME_PLACE_MM, SliceGrid, even_grid, on_places
 
@@ -49,6 +50,7 @@ def read_series(paths: Sequence[Path], stack: int = 0) -> Raster:
     rows = _rows(read)
     order = [rows[header.path, header.frame.number] for header in chosen]
     array = read.array[: len(order)] if order == list(range(len(order))) else read.array[order]
+    derived = _checked_derived(chosen, read.name)
     grid = _grid(chosen, read.name)
     array = array if grid.places is None else on_places(array, grid.places)
     row_mm, column_mm = chosen[0].frame.pixel_spacing_mm
@@ -56,7 +58,8 @@ def read_series(paths: Sequence[Path], stack: int = 0) -> Raster:
     matrix = np.stack([grid.step_xyz, along[1] * row_mm, along[0] * column_mm], axis=1)[::-1]
     geometry, found = checked_geometry(array.shape, matrix, positions(chosen)[0][::-1], read.name)
     left_out = tuple(f"{count} {why} images left out" for why, count in sorted(read.left_out.items()))
-    return Raster(array, geometry, "CT", findings=(*left_out, *copies, *grid.findings, *notes_of(read.tally), *found))
+    findings = (*left_out, *derived, *copies, *grid.findings, *notes_of(read.tally), *found)
+    return Raster(array, geometry, "CT", findings=findings)
 
 
 def _rows(read: _Read) -> dict[tuple[str, int], int]:
@@ -138,11 +141,13 @@ def _put(read: _Read, header: DicomHeader, plane: NDArray[np.int16], expected: i
 
 def _chosen(read: _Read, stack: int) -> list[DicomHeader]:
     """The slices of one stack; refuses files that belong to another one."""
-    found = stacks(read.headers)
+    slices, left_out = slices_of(read.headers)
+    read.left_out.update(left_out)
+    found = stacks(slices)
     if stack >= len(found):
         raise CaseError(f"{read.name} holds {len(found)} volumes and no number {stack}; list the source again.")
     chosen = found[stack]
-    strangers = sorted({h.path for h in read.headers} - {h.path for h in chosen})
+    strangers = sorted({h.path for h in slices} - {h.path for h in chosen})
     if strangers:
         raise CaseError(
             f"{read.name}: {Path(strangers[0]).name} differs from the first slice in pixel spacing, orientation or "
@@ -166,6 +171,14 @@ def _without_copies(chosen: list[DicomHeader], read: _Read) -> tuple[list[DicomH
             )
     extra = len(ordered) - len(kept)
     return kept, (f"{extra} repeated copies of slices left out",) if extra else ()
+
+
+def _checked_derived(chosen: list[DicomHeader], name: str) -> tuple[str, ...]:
+    """A finding where the slices are derived; refused where they are no plain volume."""
+    if not chosen[0].frame.derived:
+        return ()
+    check_derived(positions(chosen), max(header.frame.thickness_mm for header in chosen), name)
+    return (f"{len(chosen)} slices say ImageType {DERIVED}: taken, since they are axial, in HU and evenly spaced",)
 
 
 def _grid(chosen: list[DicomHeader], name: str) -> SliceGrid:

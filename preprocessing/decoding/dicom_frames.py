@@ -9,18 +9,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-LEFT_OUT_WORDS = {
-    "LOCALIZER": "localizer",
-    **dict.fromkeys(("MPR", "MPR_THICK", "REFORMATTED", "REFORMAT", "CPR", "CURVED"), "reformatted"),
-    **dict.fromkeys(("MIP", "MINIP", "MIN IP", "MAX_IP", "MIN_IP", "MAXIMUM", "MINIMUM"), "projected"),
-    **dict.fromkeys(("PROJECTION IMAGE", "RAYSUM"), "projected"),
-    **dict.fromkeys(("SUBTRACTION", "DIVISION", "MULTIPLICATION", "STD_DEVIATION", "QUANTITY"), "calculated"),
-    **dict.fromkeys(("VRT", "SSD", "VOLUME RENDERED", "VOLREN", "RENDERED"), "rendered"),
-    **dict.fromkeys(("SCREEN SAVE", "SCREENSHOT", "SCREEN_SAVE"), "screenshot"),
-    **dict.fromkeys(("DOSE_INFO", "DOSE REPORT", "PROT"), "dose or protocol page"),
-}
-CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage and its multi-frame kin
-OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")  # RescaleType of maps that a dual-energy CT calculates
+from preprocessing.decoding.dicom_kinds import is_derived, why_left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +24,7 @@ class Frame:
     slope: float | None
     intercept: float | None
     left_out: str  # why it is no slice of a CT volume; "" where it is one
+    derived: bool  # made from other images, as its header says, and a slice all the same
     stack: str
     marks: tuple[str, ...]  # temporal position, acquisition, cardiac phase, kernel, kVp, thickness
     segment: int  # of a segmentation; 0 elsewhere
@@ -61,15 +51,19 @@ def _frame(number: int, scopes: Sequence[Dataset]) -> Frame:
     kind = [*_words(fact("CTImageFrameTypeSequence", "FrameType")), *_words(scopes[-1].get("ImageType"))]
     unit = _text(fact("PixelValueTransformationSequence", "RescaleType"))
     thickness = _number(fact("PixelMeasuresSequence", "SliceThickness")) or 0.0
+    slope = _number(fact("PixelValueTransformationSequence", "RescaleSlope"))
+    orientation = _numbers(fact("PlaneOrientationSequence", "ImageOrientationPatient"))
+    left_out = why_left_out(kind, scopes[-1], unit.upper(), slope, orientation)
     return Frame(
         number=number,
         position_xyz=_numbers(fact("PlanePositionSequence", "ImagePositionPatient")),
-        orientation_xyz=_numbers(fact("PlaneOrientationSequence", "ImageOrientationPatient")),
+        orientation_xyz=orientation,
         pixel_spacing_mm=_numbers(fact("PixelMeasuresSequence", "PixelSpacing")),
         thickness_mm=thickness,
-        slope=_number(fact("PixelValueTransformationSequence", "RescaleSlope")),
+        slope=slope,
         intercept=_number(fact("PixelValueTransformationSequence", "RescaleIntercept")),
-        left_out=_left_out(kind, _text(scopes[-1].get("SOPClassUID")), unit.upper()),
+        left_out=left_out,
+        derived=not left_out and is_derived(kind),
         stack=_text(fact("FrameContentSequence", "StackID")),
         marks=(
             _text(fact("FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIdentifier")),
@@ -81,18 +75,6 @@ def _frame(number: int, scopes: Sequence[Dataset]) -> Frame:
         ),
         segment=int(_number(fact("SegmentIdentificationSequence", "ReferencedSegmentNumber")) or 0),
     )
-
-
-def _left_out(kind: Sequence[str], sop_class: str, unit: str) -> str:
-    """Why an image is no slice of a volume, by ImageType, SOP class and unit; "" where it is one."""
-    if sop_class.startswith(CAPTURE) and sop_class[len(CAPTURE) :][:1] in ("", "."):
-        return "secondary capture"
-    reason = next((LEFT_OUT_WORDS[word] for word in kind if word in LEFT_OUT_WORDS), "")
-    if reason:
-        return reason
-    if "DERIVED" in kind and "SECONDARY" in kind:
-        return "derived (ImageType DERIVED\\SECONDARY)"
-    return f"calculated (RescaleType {unit}, not HU)" if unit in OTHER_UNITS else ""
 
 
 def _fact(scopes: Sequence[Dataset], sequence: str, keyword: str, other: str) -> object:

@@ -1,6 +1,7 @@
 """What a DICOM file says without its pixels: enough to sort files into series and to refuse what is no CT.
 
-Names, dates and other private facts are never read; the patient's identifier only tells cases of one patient apart.
+Names, dates and other private facts are never read; the patient's identifier only tells cases of one patient apart,
+and a description is only searched for words of reformats.
 """
 
 import logging
@@ -20,9 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from preprocessing.decoding.dicom_frames import Frame, frames
+from preprocessing.decoding.dicom_kinds import KIND_TAGS
 
 HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "SeriesInstanceUID", "SeriesNumber"),
+    *KIND_TAGS,
+    *("SOPInstanceUID", "Modality", "PatientID", "SeriesInstanceUID", "SeriesNumber"),
     *("FrameOfReferenceUID", "NumberOfFrames", "SamplesPerPixel", "Rows", "Columns", "PixelSpacing", "SliceThickness"),
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "RescaleType"),
     *("AcquisitionNumber", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "ConvolutionKernel", "KVP"),

@@ -6,6 +6,7 @@ thickness) that tells whole volumes apart is used. Slices are in order of positi
 number.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from infra.fingerprint import fingerprint
 from preprocessing.decoding.dicom_header import DicomHeader
+from preprocessing.decoding.dicom_kinds import DERIVED
 from preprocessing.decoding.slice_grid import is_even, is_one_volume
 
 SAME_DIRECTION = 1e-3
@@ -21,6 +23,16 @@ SAME_SPACING_MM = 1e-4
 FEWEST_SLICES = 3  # of a volume that a mark tells apart
 
 Stack = list[DicomHeader]
+
+
+def slices_of(headers: Sequence[DicomHeader]) -> tuple[Stack, Counter[str]]:
+    """The slices of a CT series, derived ones only where there are no others, and why the rest is none, counted."""
+    slices = [header for header in headers if not header.frame.left_out]
+    original = [header for header in slices if not header.frame.derived]
+    left_out = Counter(header.frame.left_out for header in headers if header.frame.left_out)
+    if original and len(original) < len(slices):
+        left_out[f"derived (ImageType {DERIVED}, beside original slices)"] = len(slices) - len(original)
+    return original or slices, left_out
 
 
 def stacks(headers: Iterable[DicomHeader]) -> list[Stack]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preprocessing.decoding.dicom_header import DicomHeader
-from preprocessing.decoding.dicom_stacks import along_normal, stack_key, stacks
+from preprocessing.decoding.dicom_stacks import along_normal, slices_of, stack_key, stacks
 
 NO_PATIENT = re.compile(
     r"^(anon.*|unknown|none|null|na|n/a|patient|subject|test|x+|0+|no_?name|removed|deidentified)?$", re.I
@@ -86,10 +86,7 @@ def group_series(headers: Iterable[DicomHeader]) -> list[Series]:
 
 def _volumes(group: list[DicomHeader]) -> list[Series]:
     """The volumes of one series; what is no slice is noted with them, or is a problem where there are no slices."""
-    usable: dict[bool, list[DicomHeader]] = {True: [], False: []}
-    for header in group:
-        usable[header.modality != "CT" or not header.frame.left_out].append(header)
-    slices, left_out = usable[True], Counter(header.frame.left_out for header in usable[False])
+    slices, left_out = slices_of(group) if group[0].modality == "CT" else (group, Counter())
     kinds = " and ".join(sorted(left_out))
     if not slices:
         reason = (
