@@ -22,6 +22,7 @@ from preprocessing.decoding.raster import INT16, MAX_VOXELS, Raster, checked_geo
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 GZIP_BEST_RATIO = 1100  # deflate cannot pack tighter
+MOST_LEFT_OVER = 1 << 28
 READ_ERRORS = (
     OSError,
     EOFError,
@@ -45,7 +46,7 @@ def read_nifti(path: Path) -> Raster:
     image = _open(path)
     header = image.header
     try:
-        array = _values(image, path)
+        array, left_over = _values(image, path)
         affine, notes = _affine(header, path.name)
     except (*READ_ERRORS, HeaderDataError) as error:
         raise CaseError(f"{path.name}: damaged or cut short ({_reason(error)}); copy or export it again.") from error
@@ -55,7 +56,7 @@ def read_nifti(path: Path) -> Raster:
     matrix = (RAS_TO_LPS @ affine[:3, :3])[::-1, ::-1]
     origin = (RAS_TO_LPS @ affine[:3, 3])[::-1]
     geometry, found = checked_geometry(array.shape, matrix, origin, path.name)
-    return Raster(array, geometry, oriented=oriented, findings=(*notes, *found))
+    return Raster(array, geometry, oriented=oriented, findings=(*left_over, *notes, *found))
 
 
 def _open(path: Path) -> nib.Nifti1Pair:
@@ -74,34 +75,39 @@ def _open(path: Path) -> nib.Nifti1Pair:
     return image
 
 
-def _values(image: nib.Nifti1Pair, path: Path) -> NDArray:
-    """Stored values times slope plus intercept, as (z, y, x); integers stay integers where that is exact."""
+def _values(image: nib.Nifti1Pair, path: Path) -> tuple[NDArray, tuple[str, ...]]:
+    """Stored values times slope plus intercept, as (z, y, x), and a finding of what follows them.
+
+    Integers stay integers where that is exact.
+    """
     shape = _three_dimensions(image.shape, path)
     proxy: Any = image.dataobj
     kind = np.dtype(image.get_data_dtype())
     if kind.kind not in "iuf":
         raise CaseError(f"{path.name}: voxels of type {kind} are colours or complex numbers, not HU; it is no CT.")
     _check_bytes(image, shape, path)
-    raw = _stored(image, shape, path)
+    raw, left_over = _stored(image, shape, path)
+    found = (f"{left_over} bytes follow the voxels and were not read",) if left_over else ()
     slope, intercept = float(proxy.slope), float(proxy.inter)
     if (slope, intercept) == (1.0, 0.0):
-        return raw
+        return raw, found
     if slope == 1.0 and raw.dtype == np.int16 and _fits(raw, intercept):
         raw += np.int16(intercept)
-        return raw
+        return raw, found
     whole = raw.dtype.kind != "f" and slope.is_integer() and intercept.is_integer()
     kind = np.int32 if whole and abs(slope) < 1e4 > abs(intercept) else np.float32
     out = raw.astype(kind, copy=False)
     del raw
     out *= kind(slope)
     out += kind(intercept)
-    return out
+    return out, found
 
 
-def _stored(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> NDArray:
-    """The numbers in the file as (z, y, x) of `shape` (x, y, z), in this machine's byte order; doubles become floats.
+def _stored(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> tuple[NDArray, int]:
+    """The numbers in the file as (z, y, x) of `shape` (x, y, z), and how many bytes follow them.
 
-    They are read piece by piece, a gzip file to its end, so that its checksum is compared.
+    They are in this machine's byte order, doubles become floats. They are read piece by piece, and what follows to its
+    end, so that the checksum of a gzip file is compared.
     """
     proxy: Any = image.dataobj
     kind = proxy.dtype
@@ -116,9 +122,17 @@ def _stored(image: nib.Nifti1Pair, shape: tuple[int, int, int], path: Path) -> N
                 piece = np.empty(plane.shape, kind)
                 _fill(piece, stream)
                 plane[...] = piece
-        while data.suffix.lower() == ".gz" and stream.read(1 << 20):
-            pass
-    return out
+        return out, _left_over(stream)
+
+
+def _left_over(stream: Any) -> int:
+    """How many bytes are left; a file that unpacks without end is not followed."""
+    count = 0
+    while piece := stream.read(1 << 20):
+        count += len(piece)
+        if count > MOST_LEFT_OVER:
+            raise ValueError(f"more than {MOST_LEFT_OVER} bytes follow its voxels")
+    return count
 
 
 def _fill(array: NDArray, stream: Any) -> None:

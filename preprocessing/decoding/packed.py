@@ -26,7 +26,7 @@ def read_packed(data: DataFile, shape: tuple[int, ...], dtype: DTypeLike, name: 
     """The voxels of a packed file in this machine's byte order; its checksum is compared.
 
     Raises:
-        CaseError: the stream is damaged, or holds fewer voxels than its header promises.
+        CaseError: the stream is damaged, or holds fewer or more voxels than its header promises.
     """
     stored = np.dtype(dtype).newbyteorder(">" if data.big_endian else "<")
     out = np.empty(shape, stored)
@@ -35,10 +35,11 @@ def read_packed(data: DataFile, shape: tuple[int, ...], dtype: DTypeLike, name: 
         with _unpacked(data) as stream:
             if len(stream.read(data.skip)) < data.skip or _fill(target, stream) < len(target):
                 raise EOFError("it ends before its last voxel")
-            while stream.read(PIECE):
-                pass
+            more = stream.read(1)  # and so to the checksum
     except UNPACK_ERRORS as error:
         raise CaseError(f"{name}: its voxels are damaged or cut short ({error}); copy or export it again.") from error
+    if more:
+        raise CaseError(f"{name}: more bytes than its header promises follow its voxels; export it again.")
     return out.astype(stored.newbyteorder("="), copy=False)
 
 
@@ -74,10 +75,10 @@ class _Inflated:
         """Up to `size` bytes; b"" only at the end of a whole stream."""
         while size and not self._inflate.eof:
             packed = self._waiting or self._stream.read(PIECE)
-            if not packed:
-                raise EOFError("its zlib stream is cut short")
-            out = self._inflate.decompress(packed, size)
+            out = self._inflate.decompress(packed, size)  # which may still hold some where no input is left
             self._waiting = self._inflate.unconsumed_tail
             if out:
                 return out
+            if not packed and not self._inflate.eof:
+                raise EOFError("its zlib stream is cut short")
         return b""

@@ -10,6 +10,7 @@ from preprocessing.case import Case, CaseError
 from preprocessing.convert import file_checksums, input_of
 from preprocessing.decoding.data_files import data_files, with_data_files
 from preprocessing.decoding.decode import decode_image
+from preprocessing.decoding.itk import read_itk
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((6, 8, 10))
@@ -118,6 +119,27 @@ def test_more_voxels_than_the_header_promises_are_refused(tmp_path, name):
     with data.open("ab") as stream:
         stream.write(b"\0\0")
     with pytest.raises(CaseError, match="2 bytes more than its header promises"):
+        decode_image([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+@pytest.mark.parametrize("piece", [64, 500, 1 << 22])
+@pytest.mark.parametrize("value", [0, 7])
+def test_packed_voxels_come_whole_in_pieces_of_any_size(tmp_path, monkeypatch, name, piece, value):
+    monkeypatch.setattr("preprocessing.decoding.packed.PIECE", piece)
+    array = np.full((9, 40, 50), value, np.int16)
+    array[4] = np.arange(2000).reshape(40, 50)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name), True)
+    assert np.array_equal(read_itk(tmp_path / name).array, array)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("ct.nrrd", "10 8 5"), ("ct.mha", "10 8 5")])
+def test_more_packed_voxels_than_the_header_promises_are_refused(tmp_path, name, sizes):
+    sitk.WriteImage(sitk.GetImageFromArray(HU), str(tmp_path / name), True)
+    whole = (tmp_path / name).read_bytes()
+    assert b"10 8 6" in whole
+    (tmp_path / name).write_bytes(whole.replace(b"10 8 6", sizes.encode(), 1))
+    with pytest.raises(CaseError, match="more bytes than its header promises"):
         decode_image([str(tmp_path / name)])
 
 

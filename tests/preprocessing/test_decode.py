@@ -183,6 +183,26 @@ def test_a_header_that_promises_more_than_the_file_holds_asks_for_no_memory(tmp_
             decode_image([str(tmp_path / name)])
 
 
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.hdr"])
+def test_bytes_behind_the_voxels_of_a_nifti_are_a_finding(tmp_path, name):
+    path = tmp_path / name
+    nib.save((nib.Nifti1Pair if name == "ct.hdr" else nib.Nifti1Image)(HU.transpose(2, 1, 0), np.eye(4)), path)
+    data = path.with_suffix(".img") if name == "ct.hdr" else path
+    whole = gzip.decompress(data.read_bytes()) if name == "ct.nii.gz" else data.read_bytes()
+    data.write_bytes(gzip.compress(whole + b"\1" * 77) if name == "ct.nii.gz" else whole + b"\1" * 77)
+    image = decode_image([str(path)])
+    assert np.array_equal(image.array, HU)
+    assert image.findings == ("77 bytes follow the voxels and were not read",)
+
+
+def test_a_nifti_that_unpacks_without_end_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("preprocessing.decoding.nifti.MOST_LEFT_OVER", 1 << 22)
+    path = write_nifti(tmp_path / "ct.nii", HU, ras_affine(GEOMETRY))
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(6 << 20)))
+    with pytest.raises(CaseError, match=r"bomb\.nii\.gz: .*more than 4194304 bytes follow its voxels"):
+        decode_image([str(tmp_path / "bomb.nii.gz")])
+
+
 def test_a_file_that_is_gone_is_a_case_error(tmp_path):
     with pytest.raises(CaseError, match=r"ct\.nrrd is not there any more"):
         decode_image([str(tmp_path / "ct.nrrd")])
