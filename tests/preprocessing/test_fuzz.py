@@ -1,13 +1,21 @@
-"""Damaged files of every format: refused with a sentence or read as any other reader reads them; nothing else."""
+"""Damaged files of every format: refused with a sentence or read as any other reader reads them; nothing else.
 
+`FUZZ_EXAMPLES=5000 FUZZ_SEED=20000 pytest -m slow tests/preprocessing/test_fuzz.py` tries as many other ones a format.
+"""
+
+import os
+import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fuzz_files import FORMATS, damage, write_healthy
+from fuzz_headers import craft, crafted
 from fuzz_readers import judge, read_independently, seal
 from fuzz_worker import Worker, WorkerDiedError
+from hypothesis import HealthCheck, given, seed, settings
 from scipy.linalg import polar
 
 from preprocessing.geometry import Geometry
@@ -16,6 +24,8 @@ from preprocessing.volume import Volume
 
 SECONDS = 10
 NEAR_MM = 0.05
+FINE = ("refused", "unchanged", "as others read it")
+EXAMPLES, SEED = int(os.environ.get("FUZZ_EXAMPLES", "0")), int(os.environ.get("FUZZ_SEED", "10000"))
 
 
 @pytest.fixture(scope="module")
@@ -76,29 +86,41 @@ class Campaign:
     def judge(self):
         return self.decoder(self.image())
 
-    def damage(self, seed: int) -> None:
-        for path, data in damage(self.files, self.kind, np.random.default_rng(seed)).items():
+    def damage(self, seed: int) -> dict[Path, bytes | None]:
+        return damage(self.files, self.kind, np.random.default_rng(seed))
+
+    def write(self, changed: Mapping[Path, bytes | None]) -> None:
+        for path, data in changed.items():
             path.unlink() if data is None else path.write_bytes(data)
 
     def heal(self) -> None:
-        for path, data in self.files.items():
-            path.write_bytes(data)
+        self.write(self.files)
 
-    def run(self, seed: int) -> None:
-        self.damage(seed)
+    def tried(self, changed: Mapping[Path, bytes | None]) -> str:
+        self.write(changed)
         try:
             outcome = self._outcome()
         except WorkerDiedError as error:
             outcome = f"killed: {error}"
         self.heal()
         self.counts[outcome.split(":")[0]] += 1
-        if outcome.split(":")[0] not in ("refused", "unchanged", "as others read it"):
+        return outcome
+
+    def run(self, seed: int) -> None:
+        outcome = self.tried(self.damage(seed))
+        if outcome not in FINE:
             self.failures.append(f"{self.kind} seed {seed}: {outcome}")
+
+    def report(self, capsys) -> None:
+        with capsys.disabled():
+            print(f"\n{self.kind}: {self.counts.total()} inputs, {dict(self.counts)}", end=" ")
 
     def _outcome(self) -> str:
         outcome, result = self.judge()
+        if outcome == "refused":
+            return f"hungry: {result}" if re.search("allocat|memory", result, re.IGNORECASE) else outcome
         if outcome != "accepted":
-            return outcome if outcome == "refused" else f"{outcome}: {result}"
+            return f"{outcome}: {result}"
         if alike(result, self.healthy):
             return "unchanged"
         try:
@@ -113,13 +135,33 @@ class Campaign:
 
 def campaign(tmp_path, kind: str, decoder: Worker, others: Worker, seeds, capsys) -> None:
     fuzz = Campaign(tmp_path / "files", kind, decoder, others)
-    for seed in seeds:
-        fuzz.run(seed)
-    with capsys.disabled():
-        print(f"\n{kind}: {fuzz.counts.total()} inputs, {dict(fuzz.counts)}", end=" ")
+    for number in seeds:
+        fuzz.run(number)
+    fuzz.report(capsys)
     assert not fuzz.failures, "\n".join(fuzz.failures)
     assert fuzz.counts["refused"] > 0.2 * fuzz.counts.total()
     assert fuzz.counts["refused"] < fuzz.counts.total()
+
+
+def crafted_campaign(tmp_path, kind: str, decoder: Worker, others: Worker, examples: int, capsys) -> None:
+    fuzz = Campaign(tmp_path / "files", kind, decoder, others)
+    check = settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+    @seed(SEED)
+    @check
+    @given(crafted(kind))
+    def holds(changes):
+        outcome = fuzz.tried(craft(fuzz.files, kind, changes))
+        assert outcome in FINE, f"{kind} {changes}: {outcome}"
+
+    holds()
+    fuzz.report(capsys)
+    assert 0 < fuzz.counts["refused"] < fuzz.counts.total()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_extreme_header_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others, capsys):
+    crafted_campaign(tmp_path, kind, decoder, others, 12 if kind == "dcm" else 25, capsys)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -130,8 +172,8 @@ def test_no_damaged_file_hangs_kills_or_fools_the_decoder(tmp_path, kind, decode
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_damaged_file_is_sealed_as_it_was_read_or_quarantined(tmp_path, kind, decoder, sealer):
     fuzz = Campaign(tmp_path / "files", kind, decoder, sealer)
-    for seed in range(500, 502):
-        fuzz.damage(seed)
+    for number in range(500, 502):
+        fuzz.write(fuzz.damage(number))
         outcome, result = fuzz.judge()
         status, stored = sealer(fuzz.image(), str(tmp_path / "lake"))
         fuzz.heal()
@@ -149,4 +191,11 @@ def test_a_damaged_file_is_sealed_as_it_was_read_or_quarantined(tmp_path, kind, 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_no_damaged_file_of_many_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others, capsys):
-    campaign(tmp_path, kind, decoder, others, range(10_000, 10_150 if kind == "dcm" else 10_600), capsys)
+    seeds = range(SEED, SEED + (EXAMPLES or (150 if kind == "dcm" else 600)))
+    campaign(tmp_path, kind, decoder, others, seeds, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_extreme_header_of_many_hangs_kills_or_fools_the_decoder(tmp_path, kind, decoder, others, capsys):
+    crafted_campaign(tmp_path, kind, decoder, others, EXAMPLES or (80 if kind == "dcm" else 250), capsys)
