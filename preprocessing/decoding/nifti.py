@@ -18,6 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from preprocessing.case import CaseError
+from preprocessing.decoding.nifti_extensions import check_extensions
 from preprocessing.decoding.raster import INT16, MAX_VOXELS, Raster, checked_geometry
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -62,6 +63,7 @@ def read_nifti(path: Path) -> Raster:
 def _open(path: Path) -> nib.Nifti1Pair:
     """The image with its data still on disk; refuses what is no NIfTI and what cannot be a volume."""
     try:
+        check_extensions(path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path)
         image = nib.load(path)
     except (*READ_ERRORS, HeaderDataError) as error:
         raise CaseError(

@@ -1,4 +1,5 @@
 import gzip
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -193,6 +194,24 @@ def test_bytes_behind_the_voxels_of_a_nifti_are_a_finding(tmp_path, name):
     image = decode_image([str(path)])
     assert np.array_equal(image.array, HU)
     assert image.findings == ("77 bytes follow the voxels and were not read",)
+
+
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.hdr"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_nifti_extension_is_skipped_and_one_that_promises_too_much_refused(tmp_path, name, order):
+    path, kind = tmp_path / name, nib.Nifti1Pair if name == "ct.hdr" else nib.Nifti1Image
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.int16)
+    image = kind(HU.transpose(2, 1, 0), np.eye(4), header)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"seen by somebody" * 8))
+    nib.save(image, path)
+    assert np.array_equal(decode_image([str(path)]).array, HU)
+    whole = gzip.decompress(path.read_bytes()) if name == "ct.nii.gz" else path.read_bytes()
+    assert struct.unpack_from(f"{order}i", whole, 352) == (144,)
+    spoilt = whole[:352] + struct.pack(f"{order}i", 2**31 - 16) + whole[356:]
+    path.write_bytes(gzip.compress(spoilt) if name == "ct.nii.gz" else spoilt)
+    with pytest.raises(CaseError, match="promises an extension of 2147483632 bytes"):
+        decode_image([str(path)])
 
 
 def test_a_nifti_that_unpacks_without_end_is_not_followed(tmp_path, monkeypatch):
