@@ -32,7 +32,11 @@ def ingest(
     path: Annotated[Path | None, typer.Option(help="folder: the directory of CTs.")] = None,
     name: Annotated[str | None, typer.Option(help="folder: its name in the lake; two folders may share none.")] = None,
     identified: Annotated[
-        bool, typer.Option("--identified", help="folder: keyed hashes in place of names, patients and paths.")
+        bool,
+        typer.Option(
+            "--identified",
+            help="folder: keyed hashes in place of names, patients and paths, in the lake and in Prefect.",
+        ),
     ] = False,
     patients: Annotated[int | None, typer.Option(min=1, help="phantom: how many patients.")] = None,
     seed: Annotated[int | None, typer.Option(help="phantom: another seed, other patients.")] = None,
@@ -62,6 +66,7 @@ def ingest(
     selection = Selection(limit=limit, licence_policy=licence_policy, publish_no_derivatives=publish_no_derivatives)
     settings = open_session(lake)
     place = open_lake(settings.lake_url)
+    specs = tuple(spec.in_hiding(place, settings) for spec in specs)
     before = read_manifest(place, RECIPES[recipe]())
     made = [spec.make() for spec in specs]
     if not all(_settled(place, before, source, selection) for source in made):
@@ -69,6 +74,9 @@ def ingest(
             from flows.ingest import IngestParams, ingest_ct
 
             ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs, selection=selection))
+    if identified:
+        hidden = next(str(spec.options["path"]) for spec in specs if spec.name == "folder")
+        terminal.err().print(f"Prefect knows {directory} as path {hidden}, and so must a deployment", markup=False)
     _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [source.info.name for source in made])
 
 

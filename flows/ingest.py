@@ -72,6 +72,7 @@ def ingest_sources(params: IngestParams) -> Manifest:
     failures = []
     for spec in params.sources:
         try:
+            spec.require_hiding()
             ingest_source(spec, lake.url, recipe, params.selection)
         except UserError as error:
             failures.append(f"{spec.name}: {error}")

@@ -14,6 +14,9 @@ from pydantic import AfterValidator, Field, ValidationError
 from evaluation.config import EVALUATE_PRESETS, EvaluateConfig
 from infra.config import Config
 from infra.errors import UserError
+from infra.lake import Lake
+from infra.settings import Settings, load_settings
+from preprocessing.identity import FOLDER, folder_behind, folder_in_hiding
 from preprocessing.recipe import RECIPES, Recipe
 from preprocessing.sources.base import Source
 from preprocessing.sources.registry import SOURCES, make_source
@@ -48,7 +51,29 @@ class SourceSpec(Config):
         Raises:
             UserError: an option is unknown or its value is no good.
         """
-        return make_source(self.name, **self.options)
+        options = dict(self.options)
+        if "path" in options:
+            options["path"] = folder_behind(str(options["path"]), load_settings())
+        return make_source(self.name, **options)
+
+    def in_hiding(self, lake: Lake, settings: Settings) -> "SourceSpec":
+        """The source as Prefect may keep it: an identified folder under its id."""
+        if not self.options.get("identified") or "path" not in self.options:
+            return self
+        path = folder_in_hiding(str(self.options["path"]), lake, settings)
+        return self.replace(options={**self.options, "path": path})
+
+    def require_hiding(self) -> None:
+        """Refuses an identified folder whose path stands in the parameters.
+
+        Raises:
+            UserError: it does.
+        """
+        if self.options.get("identified") and not str(self.options.get("path", "")).startswith(FOLDER):
+            raise UserError(
+                "an identified folder is given to a flow as path folder:<id>, since Prefect keeps parameters; `meddiff "
+                "ingest folder --path DIR --identified` prints the id; delete this run if its path names a patient"
+            )
 
 
 class StageParams(Config):

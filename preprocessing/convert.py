@@ -48,14 +48,18 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 UNEXPECTED = "unexpected: "  # such a case is tried again by the next ingest
 
 
-def convert_case(case: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
+def convert_case(
+    case: Case, source: Source, recipe: Recipe, lake: Lake, wording: Callable[[str], str] = str
+) -> ManifestRow:
     """Fetch, read, convert and seal one case; a case that is already sealed from the same input is not written again.
+
+    Findings are stored as `wording` puts them.
 
     Raises:
         UserError: the lake cannot be written; nothing of the case counts as done.
     """
     try:
-        return _convert(case, source, recipe, lake)
+        return _convert(case, source, recipe, lake, wording)
     except AbsentError as error:
         return quarantined_row(case, lake, source, f"{UNEXPECTED}{error}")
     except CaseError as error:
@@ -70,22 +74,23 @@ def convert_case(case: Case, source: Source, recipe: Recipe, lake: Lake) -> Mani
         return _unexpected(case, lake, source, error)
 
 
-def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
+def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake, wording: Callable[[str], str]) -> ManifestRow:
     if listed.problem:
         raise CaseError(listed.problem)
     with tempfile.TemporaryDirectory(prefix="meddiff-case-") as scratch:
         case = source.fetch(listed, lake, Path(scratch))
-        key, seal = _sealed(case, recipe, lake)
+        key, seal = _sealed(case, recipe, lake, wording)
         return _sealed_row(case, source, lake, key, seal).replace(origin=_origin(listed, case, source, lake))
 
 
-def _sealed(case: Case, recipe: Recipe, lake: Lake) -> tuple[str, str]:
+def _sealed(case: Case, recipe: Recipe, lake: Lake, wording: Callable[[str], str]) -> tuple[str, str]:
     """Where a fetched case is stored and its seal's digest; it is converted unless it is there already."""
     checksums = file_checksums(case)
     key = case_key(recipe, case, input_of(case, checksums))
     if (seal := read_seal(lake, key)) is None:
         volume, source_geometry = read_resampled(case, recipe.spacing_mm)
         volume = with_anatomy(volume, case, input_of(case, checksums), recipe, lake)
+        volume = replace(volume, findings=tuple(map(wording, volume.findings)))
         pyramid, regions, findings = build_pyramid(volume, case, recipe)
         record = _record(case, recipe, volume, source_geometry, pyramid, regions, findings, checksums)
         with _lake_trouble(case, lake):

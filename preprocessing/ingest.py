@@ -208,7 +208,7 @@ def _convert_all(
 def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
     if isinstance(source, IdentifiedSource):
         with silenced():
-            return convert_case(case, source, recipe, lake)
+            return convert_case(case, source, recipe, lake, partial(source.finding, case=case))
     return convert_case(case, source, recipe, lake)
 
 

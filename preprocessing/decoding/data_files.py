@@ -73,7 +73,7 @@ def with_data_files(paths: Iterable[str]) -> tuple[str, ...]:
 def _beside(path: Path, other: str) -> Path:
     """A file that a header names, in the header's folder or below."""
     if "%" in other or other.upper().startswith("LIST"):
-        raise CaseError(f"{path.name}: its voxels lie in several files ({other[:40]}); save it as one file.")
+        raise CaseError(f"{path.name}: its voxels lie in several files ({other[:40]!r}); save it as one file.")
     if PurePosixPath(other).is_absolute() or ".." in PurePosixPath(other).parts:
         raise CaseError(f"{path.name}: its header names {other[-80:]!r}, outside its folder; put both into one folder.")
     found = path.parent / other
@@ -89,7 +89,7 @@ def _of_nrrd(path: Path, head: bytes) -> DataFile:
     other, packed = fields.get("datafile", ""), NRRD_CODES.get(fields.get("encoding", "").lower(), "")
     skips = [fields.get(key) or "0" for key in ("lineskip", "byteskip")]
     if packed and not (skips[0] == "0" and re.fullmatch(r"-1|\d{1,12}", skips[1])):
-        shown = " and ".join(skip[:20] for skip in skips)
+        shown = " and ".join(repr(skip[:20]) for skip in skips)
         raise CaseError(f"{path.name}: its packed voxels lie behind {shown} lines and bytes; save it without a skip.")
     start = 0 if other else len(head) if end is None else end
     plain = skips == ["0", "0"] and fields.get("encoding", "").lower() == "raw"
@@ -117,5 +117,7 @@ def _flag(text: str, key: str, path: Path) -> bool:
     stated = {value.strip() for value in re.findall(rf"^[ \t]*{key}[ \t]*=([^\r\n]*)", text, re.MULTILINE)}
     if len(stated) > 1 or not {value.lower() for value in stated} <= set(YES_NO):
         shown = " and ".join(sorted(stated))
-        raise CaseError(f"{path.name}: its header states {key} = {shown[:40]}; it is damaged, copy or export it again.")
+        raise CaseError(
+            f"{path.name}: its header states {key} = {shown[:40]!r}; it is damaged, copy or export it again."
+        )
     return YES_NO[stated.pop().lower()] if stated else False

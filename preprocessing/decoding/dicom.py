@@ -97,7 +97,7 @@ def _ct_headers(path: Path) -> tuple[Dataset, list[DicomHeader]]:
             f"{path.name} is not a readable DICOM file; copy it again or take it out of the folder."
         ) from error
     if headers[0].modality != "CT":
-        raise CaseError(f"{path.name}: Modality {headers[0].modality or '(none)'} is not CT; only CT can be ingested.")
+        raise CaseError(f"{path.name}: Modality {headers[0].shown_modality} is not CT; only CT can be ingested.")
     return dataset, headers
 
 

@@ -36,6 +36,8 @@ HEADER_TAGS = [
 DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR
 HEADER_ERRORS = (OSError, EOFError, InvalidDicomError, ValueError, TypeError, KeyError, AttributeError, IndexError)
 HEADER_ERRORS += (NotImplementedError, OverflowError, BytesLengthException, RecursionError, struct.error, zlib.error)
+MODALITIES = {"CT", "MR", "PT", "NM", "US", "CR", "DX", "XA", "MG", "OT", "RF", "XC", "SEG", "RTSTRUCT", "RTPLAN"}
+MODALITIES |= {"RTDOSE", "RTIMAGE", "RTRECORD", "REG", "SR", "KO", "PR", "DOC", "RWV", "FID", "SM", "ECG", "PLAN"}
 UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
 SUFFIXES = (".dcm", ".ima")
 
@@ -61,6 +63,11 @@ class DicomHeader:
     frame: Frame
     references: frozenset[str]  # series, instances and frames of reference that a SEG or RTSTRUCT names
     parts: tuple[tuple[int, tuple[str, ...]], ...]  # its segments or regions of interest: number and names
+
+    @property
+    def shown_modality(self) -> str:
+        """The modality for a sentence; in quotes where it may be anything."""
+        return self.modality if self.modality in MODALITIES else repr(self.modality)
 
 
 class _Bounded(BufferedReader):

@@ -97,7 +97,7 @@ def _decoding(name: str) -> Generator[None]:
         yield
     except (*PIXEL_ERRORS, StopIteration) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CaseError(f"{name}: its pixels cannot be decoded ({reason}); copy or export it again.") from error
+        raise CaseError(f"{name}: its pixels cannot be decoded ({reason!r}); copy or export it again.") from error
 
 
 def _name_encoding(dataset: Dataset) -> None:

@@ -63,7 +63,7 @@ def _read(path: Path) -> tuple[ImageFileReader, NDArray]:
         return reader, _voxels(reader, path, data)
     except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
         raise CaseError(
-            f"{path.name} is damaged, cut short or no {path.suffix} file ({_last_line(error)}); "
+            f"{path.name} is damaged, cut short or no {path.suffix} file ({_last_line(error)!r}); "
             "copy or export it again."
         ) from error
 
@@ -95,7 +95,7 @@ def _check_dimensions(path: Path) -> None:
     number = stated.group(1).decode("ascii", "replace").strip() if stated else "(none)"
     if number not in ("1", "2", "3", "4", "5"):
         raise CaseError(
-            f"{path.name}: its header states NDims = {number[:20]}; it is damaged, copy or export it again."
+            f"{path.name}: its header states NDims = {number[:20]!r}; it is damaged, copy or export it again."
         )
 
 

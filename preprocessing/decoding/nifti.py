@@ -50,7 +50,7 @@ def read_nifti(path: Path) -> Raster:
         array, left_over = _values(image, path)
         affine, notes = _affine(header, path.name)
     except (*READ_ERRORS, HeaderDataError) as error:
-        raise CaseError(f"{path.name}: damaged or cut short ({_reason(error)}); copy or export it again.") from error
+        raise CaseError(f"{path.name}: damaged or cut short ({_reason(error)!r}); copy or export it again.") from error
     oriented = affine is not None
     if affine is None:
         affine = header.get_base_affine()
@@ -67,7 +67,7 @@ def _open(path: Path) -> nib.Nifti1Pair:
         image = nib.load(path)
     except (*READ_ERRORS, HeaderDataError) as error:
         raise CaseError(
-            f"{path.name} is not a readable NIfTI file ({_reason(error)}; it begins with {_first_bytes(path)!r}); "
+            f"{path.name} is not a readable NIfTI file ({_reason(error)!r}; it begins with {_first_bytes(path)!r}); "
             "export it again or take it out of the folder."
         ) from error
     if not isinstance(image, nib.Nifti1Pair):

@@ -44,8 +44,8 @@ class Series:
 
     @property
     def modality(self) -> str:
-        """Modality as written, '(none)' where it is empty."""
-        return self.headers[0].modality or "(none)"
+        """Modality as written."""
+        return self.headers[0].modality
 
     @property
     def patient(self) -> str:
@@ -61,8 +61,8 @@ class Series:
         if self.modality in PIXELS_OF_IMAGES:
             return f"Modality {self.modality} is not CT ({len(self.paths)} files); only CT can be ingested."
         return (
-            f"{Path(self.paths[0]).name} is a DICOM {self.modality}, not an image, and the series it belongs to is not "
-            "in this folder; put it beside its CT."
+            f"{Path(self.paths[0]).name} is a DICOM {self.headers[0].shown_modality}, not an image, and the series it "
+            "belongs to is not in this folder; put it beside its CT."
         )
 
 
@@ -124,7 +124,7 @@ def _owners(other: DicomHeader, images: list[Series]) -> list[int]:
 def _attached(image: Series, other: DicomHeader) -> Series:
     if other.modality in LABEL_MODALITIES:
         return replace(image, labels=(*image.labels, other))
-    return replace(image, notes=(*image.notes, f"DICOM {other.modality} present, not used"))
+    return replace(image, notes=(*image.notes, f"DICOM {other.shown_modality} present, not used"))
 
 
 def _told_apart(series: list[Series]) -> list[Series]:

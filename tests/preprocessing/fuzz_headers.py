@@ -17,7 +17,7 @@ import pydicom
 import pydicom.config
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import (
@@ -222,6 +222,18 @@ def _dicom(data: bytes, changes: Changes) -> bytes:
         elif name != "where":
             tag = tag_for_keyword(name)
             dataset[tag] = DataElement(tag, dictionary_VR(tag).split(" or ")[0], value, pydicom.config.IGNORE)
+    return _unchecked(dataset)
+
+
+def with_element(data: bytes, keyword: str, text: str) -> bytes:
+    """One slice with any text as the value of an element, whatever it should hold."""
+    dataset = pydicom.dcmread(BytesIO(data))
+    tag = tag_for_keyword(keyword)
+    dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(text), text.encode(), 0, False, True)
+    return _unchecked(dataset)
+
+
+def _unchecked(dataset: pydicom.Dataset) -> bytes:
     out = DicomBytesIO(bytes(128) + b"DICM")
     out.seek(132)
     out.is_implicit_VR, out.is_little_endian = False, True

@@ -131,7 +131,7 @@ def test_a_dataset_json_names_labels_and_lesions_keep_their_organ(tmp_path, cont
 def test_a_dataset_json_that_says_mri_makes_problems(tmp_path):
     put(tmp_path / "T/imagesTr/heart_1.nii.gz")
     (tmp_path / "T/dataset.json").write_text(json.dumps({"modality": {"0": "MRI"}, "labels": {"1": "left atrium"}}))
-    assert "modality is MRI, not CT" in listed(tmp_path)["T__heart_1"].problem
+    assert "modality is 'MRI', not CT" in listed(tmp_path)["T__heart_1"].problem
 
 
 def test_a_second_channel_is_a_case_with_its_problem(tmp_path):

@@ -150,7 +150,7 @@ def _wrong_channel(image: Path) -> str:
         return ""
     _, modality = read_dataset_json(image.parent.parent / "dataset.json")
     if OTHER_MODALITY.search(modality):
-        return f"dataset.json says that the modality is {modality}, not CT; only CT can be ingested."
+        return f"dataset.json says that the modality is {modality!r}, not CT; only CT can be ingested."
     channel = FURTHER_CHANNEL.search(stem(image.name))
     return f"{image.name} is channel {int(channel[1])} of another image; only channel 0 is read." if channel else ""
 

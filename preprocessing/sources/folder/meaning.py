@@ -66,7 +66,7 @@ def _meaning(path: Path, image_core: tuple[str, ...], notes: list[str]) -> Label
         declared, _ = read_dataset_json(path.parent.parent / "dataset.json")
         if declared:
             strangers = unnamed(declared)
-            notes += [f"{path.name}: {', '.join(strangers)} mean none of the classes"] if strangers else []
+            notes += [f"{path.name}: {', '.join(map(repr, strangers))} mean none of the classes"] if strangers else []
             label = declared_map(path, declared)
             return label if label.classes else None
     if "seg-vert" in path.name.lower():
@@ -97,7 +97,7 @@ def dicom_label(header: DicomHeader, notes: list[str]) -> LabelFile | None:
     if named < len(header.parts):
         notes.append(
             f"{Path(header.path).name}: {len(header.parts) - named} of {len(header.parts)} structures of this DICOM "
-            f"{header.modality} have names that mean none of the classes"
+            f"{header.shown_modality} have names that mean none of the classes"
         )
     return LabelFile(path=header.path, classes=tuple(pairs)) if pairs else None
 
