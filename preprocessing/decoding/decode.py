@@ -6,7 +6,7 @@ left is, or a label that lies elsewhere, is refused with the values that disagre
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -103,24 +103,6 @@ def read_image(case: Case) -> Volume:
         raise CaseError(case.problem)
     image = decode_image(case.image, case.stack)
     return Volume(image=image.array, geometry=image.geometry, findings=(*case.notes, *image.findings))
-
-
-def read_volume(case: Case) -> Volume:
-    """The whole case in its source grid: image, labels and companions, neither audited nor resampled.
-
-    Raises:
-        CaseError: the case was listed with a problem, or a file of it cannot be used.
-    """
-    volume = read_image(case)
-    anatomy, lesion, findings = decode_labels(case, volume.geometry)
-    return replace(
-        volume,
-        anatomy=anatomy,
-        anatomy_kind=case.anatomy if anatomy is not None else "none",
-        lesion=lesion,
-        companions={name: read_companion(path, volume.geometry) for name, path in case.companions},
-        findings=(*volume.findings, *findings),
-    )
 
 
 def read_companion(path: str, geometry: Geometry) -> NDArray[np.int16]:

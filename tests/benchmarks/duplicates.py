@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from infra.lake import open_lake
 from preprocessing.case import CaseError
-from preprocessing.decoding.decode import read_volume
+from preprocessing.decoding.decode import read_image
 from preprocessing.duplicates.candidates import candidate_pairs
 from preprocessing.duplicates.same_scan import is_same_scan
 from preprocessing.duplicates.signature import POINTS, RECORD, SAMPLES, signature
@@ -70,7 +70,7 @@ def real_scans(data: Path, names: Collection[str]) -> dict[str, Scan]:
     scans = {}
     for case in cases:
         try:
-            volume = audit(read_volume(case.replace(labels=(), lesion=())))
+            volume = audit(read_image(case))
         except CaseError:
             continue
         scans[case.id] = _halved_in_plane((volume.image, volume.geometry))
@@ -95,9 +95,7 @@ def phantoms(count: int) -> dict[str, Scan]:
         for seed in (0, 1):
             source = PhantomSource(patients=count // 2, seed=seed, dose_pairs=False)
             for case in source.cases():
-                volume = audit(
-                    read_volume(source.fetch(case, lake, Path(folder)).replace(labels=(), lesion=(), companions=()))
-                )
+                volume = audit(read_image(source.fetch(case, lake, Path(folder))))
                 scans[f"{case.id} of seed {seed}"] = volume.image, volume.geometry
     return scans
 

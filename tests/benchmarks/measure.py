@@ -7,7 +7,7 @@ from statistics import median
 from typing import TypeVar
 
 from infra.errors import UserError
-from preprocessing.decoding.decode import read_volume
+from preprocessing.decoding.decode import read_image
 from preprocessing.resample import resample
 from preprocessing.sources.folder import FolderSource
 from preprocessing.volume import Volume
@@ -23,7 +23,7 @@ def real_volume(data: Path, name: str, spacing_mm: float) -> Volume:
     """
     if not (data / name).is_dir():
         raise UserError(f"{data} holds no {name}: --data takes the folder of real CTs that the tests use")
-    return resample(read_volume(FolderSource(path=str(data / name)).cases()[0]), spacing_mm)
+    return resample(read_image(FolderSource(path=str(data / name)).cases()[0]), spacing_mm)
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

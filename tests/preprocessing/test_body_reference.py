@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
+from whole_case import read_volume
 
 from infra.lake import open_lake
 from preprocessing.body import body_mask
-from preprocessing.decoding.decode import read_volume
 from preprocessing.quality import audit
 from preprocessing.resample import resample, resample_onto
 from preprocessing.sources.folder import FolderSource

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from ct_samples import ball_hu, ras_affine, rotation, write_nifti
+from whole_case import read_volume
 
 from preprocessing.case import LESION, Case, CaseError, LabelFile
-from preprocessing.decoding.decode import decode_image, decode_labels, read_volume
+from preprocessing.decoding.decode import decode_image, decode_labels
 from preprocessing.geometry import Geometry
 
 HU = ball_hu((10, 12, 14))

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from ct_samples import ball_hu
 from dicom_samples import AXIAL, write_enhanced
+from whole_case import read_volume
 
 from preprocessing.case import CaseError
 from preprocessing.convert import input_of
-from preprocessing.decoding.decode import decode_image, read_volume
+from preprocessing.decoding.decode import decode_image
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((8, 10, 12))

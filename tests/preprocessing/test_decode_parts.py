@@ -11,9 +11,9 @@ from dicom_samples import shuffle_frames, write_enhanced, write_rtstruct, write_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
+from whole_case import read_volume
 
 from preprocessing.case import LESION, Case, CaseError, LabelFile
-from preprocessing.decoding.decode import read_volume
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((10, 13, 15))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from ct_samples import ball_hu, ras_affine, write_dicom, write_nifti
 from scipy.ndimage import map_coordinates
+from whole_case import read_volume
 
 from infra.errors import UserError
 from preprocessing.anatomy import class_ids, class_names
 from preprocessing.case import LESION, CaseError
-from preprocessing.decoding.decode import read_volume
 from preprocessing.geometry import Geometry
 from preprocessing.sources.base import Source
 from preprocessing.sources.folder import FolderSource

@@ -7,9 +7,9 @@ import pydicom
 import pytest
 from ct_samples import ball_hu, write_dicom
 from dicom_samples import write_rtstruct, write_seg
+from whole_case import read_volume
 
 from preprocessing.case import LESION, CaseError
-from preprocessing.decoding.decode import read_volume
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((10, 12, 14))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from atlas_samples import GEOMETRY, IDS, ORGANS, SHAPE, atlas
+from whole_case import read_volume
 
 from preprocessing.body import body_mask, complete_anatomy
 from preprocessing.case import CaseError
-from preprocessing.decoding.decode import read_volume
 from preprocessing.regions.class_extents import measure_extents
 from preprocessing.regions.organ_order import check_order
 from preprocessing.resample import resample

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from whole_case import read_volume
 
-from preprocessing.decoding.decode import read_volume
 from preprocessing.quality import audit
 from preprocessing.regions.evidence import region_from_image
 from preprocessing.resample import resample
