@@ -16,7 +16,7 @@ from preprocessing.case import CaseError
 from preprocessing.decoding.data_files import DataFile, data_file
 from preprocessing.decoding.packed import read_packed
 from preprocessing.decoding.raster import Raster, checked_geometry
-from preprocessing.decoding.text_headers import check_place
+from preprocessing.decoding.text_headers import METAIMAGE, check_place, metaimage_numbers
 
 KNOWN_SPACES = {f"{side}-{front}-superior" for side in ("left", "right") for front in ("anterior", "posterior")} - {
     "right-posterior-superior"
@@ -48,6 +48,8 @@ def read_itk(path: Path) -> Raster:
     geometry, findings = checked_geometry(array.shape, matrix, origin, path.name)
     oriented = _is_oriented(image, path)
     left_out = check_place(path) if oriented else ()
+    if path.suffix.lower() in METAIMAGE:
+        _check_understood(image, path)
     return Raster(array, geometry, oriented=oriented, findings=(*left_out, *findings))
 
 
@@ -111,6 +113,19 @@ def _check_shape(reader: ImageFileReader, path: Path) -> None:
         raise CaseError(
             f"{path.name} holds {reader.GetNumberOfComponents()} numbers a voxel (a colour picture?); a CT holds one."
         )
+
+
+def _check_understood(image: ImageFileReader, path: Path) -> None:
+    """Refuses a MetaImage header of which ITK passed over a line, as it does behind one that it does not understand."""
+    size = image.GetDimension()
+    turn = np.asarray(image.GetDirection()).reshape(size, size)
+    taken = {"DimSize": image.GetSize(), "ElementSpacing": image.GetSpacing()}
+    taken |= dict.fromkeys(("Offset", "Position", "Origin"), image.GetOrigin())
+    taken |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), turn.T.ravel())
+    for key, numbers in metaimage_numbers(path):
+        if key in taken and not (len(numbers) == len(taken[key]) and np.allclose(numbers, taken[key], 1e-5, 1e-5)):
+            shown = " ".join(f"{number:g}" for number in taken[key])
+            raise CaseError(f"{path.name}: its {key} is read as {shown}; it is damaged, copy or export it again.")
 
 
 def _is_oriented(image: ImageFileReader, path: Path) -> bool:

@@ -38,6 +38,12 @@ def nrrd_fields(head: bytes) -> tuple[dict[str, str], int | None]:
     return fields, end.end() if end else None
 
 
+def metaimage_numbers(path: Path) -> list[tuple[str, list[float]]]:
+    """What the lines of a MetaImage header that passed `check_place` say of place: (key, numbers)."""
+    text = head_of(path).decode("latin-1").partition("ElementDataFile")[0]
+    return [(key, [float(number) for number in value.split()]) for key, value in METAIMAGE_FORM.findall(text)]
+
+
 def check_place(path: Path) -> tuple[str, ...]:
     """Refuses a header that does not say in numbers where its voxels lie; findings of what it may leave out.
 

@@ -158,3 +158,17 @@ def test_a_place_that_itk_would_guess_is_refused(tmp_path, name, line, spoilt, r
     path.write_text(path.read_text().replace(line, spoilt))
     with pytest.raises(CaseError, match=reason):
         decode_image([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [("ElementSpacing", "1.5 2 3"), ("Offset", "7.5 15 -40"), ("TransformMatrix", "-1 0 0 0 -1 0 0 0 1")],
+)
+def test_a_line_that_itk_passes_over_is_no_line_left_out(tmp_path, key, line):
+    path, _ = write(tmp_path, "ct.mhd")
+    lines = [text for text in path.read_text().splitlines() if not text.startswith(key)]
+    path.write_text("\n".join([*lines[:-1], f"{key} = {line}", lines[-1], ""]))
+    decode_image([str(path)])
+    path.write_text("\n".join([*lines[:-1], "\x12\x05", f"{key} = {line}", lines[-1], ""]))
+    with pytest.raises(CaseError, match=f"its {key} is read as "):
+        decode_image([str(path)])
