@@ -1,6 +1,6 @@
 """Damaged files of every format: refused with a sentence or read as any other reader reads them; nothing else.
 
-`FUZZ_EXAMPLES=5000 FUZZ_SEED=20000 pytest -m slow tests/preprocessing/test_fuzz.py` tries as many other ones a format.
+`FUZZ_EXAMPLES=5000 FUZZ_SEED=20000 pytest -m slow -o timeout=0 tests/preprocessing/test_fuzz.py` tries as many others.
 """
 
 import os
