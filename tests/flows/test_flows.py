@@ -165,6 +165,14 @@ def test_a_source_that_cannot_be_listed_does_not_stop_the_others(lake, stages, e
     assert len(read_manifest(lake, recipe.demo()).rows) == 6
 
 
+def test_a_flow_that_is_given_an_identified_folder_by_its_path_reads_nothing_of_it(tmp_path, lake, stages):
+    named = SourceSpec(name="folder", options={"path": str(tmp_path / "Mustermann"), "identified": True})
+    with pytest.raises(UserError, match=r"given to a flow as path folder:<id>") as error:
+        ingest_ct(IngestParams(lake=lake.url, sources=(named, *_phantom())))
+    assert "Mustermann" not in str(error.value)
+    assert [name for _, name in stages] == ["phantom"]
+
+
 def test_pretrain_logs_curve_data_and_model_to_mlflow(ingested, stages, tracked):
     from mlflow import MlflowClient
 
