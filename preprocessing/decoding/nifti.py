@@ -87,6 +87,10 @@ def _values(image: nib.Nifti1Pair, path: Path) -> tuple[NDArray, tuple[str, ...]
     kind = np.dtype(image.get_data_dtype())
     if kind.kind not in "iuf":
         raise CaseError(f"{path.name}: voxels of type {kind} are colours or complex numbers, not HU; it is no CT.")
+    if image.header.is_single and proxy.offset < image.header.single_vox_offset:
+        raise CaseError(
+            f"{path.name}: its voxels are said to begin at byte {proxy.offset}, inside its header; export it again."
+        )
     _check_bytes(image, shape, path)
     raw, left_over = _stored(image, shape, path)
     found = (f"{left_over} bytes follow the voxels and were not read",) if left_over else ()

@@ -197,6 +197,14 @@ def test_bytes_behind_the_voxels_of_a_nifti_are_a_finding(tmp_path, name):
     assert image.findings == ("77 bytes follow the voxels and were not read",)
 
 
+def test_a_nifti_whose_voxels_would_begin_inside_its_header_is_refused(tmp_path):
+    path = write_nifti(tmp_path / "ct.nii", HU, ras_affine(GEOMETRY))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:108] + struct.pack("<f", 0.0) + whole[112:])
+    with pytest.raises(CaseError, match=r"ct\.nii: its voxels are said to begin at byte 0, inside its header"):
+        decode_image([str(path)])
+
+
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.hdr"])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_nifti_extension_is_skipped_and_one_that_promises_too_much_refused(tmp_path, name, order):
