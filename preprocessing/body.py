@@ -29,8 +29,7 @@ def body_planes(image: NDArray[np.int16], spacing_mm: float, threshold_hu: int =
     """Axial slices (y, x) of the body mask of `image` (int16 HU, z, y, x, isotropic), lungs and bowel gas included."""
     factor = max(1, round(COARSE_MM / spacing_mm))
     coarse = coarse_body(block_mean(image, factor), threshold_hu)
-    inner = ndimage.binary_erosion(coarse, CUBE, border_value=1)
-    outer = ndimage.binary_dilation(coarse, CUBE)
+    inner, outer = (_widened(coarse, combine) for combine in (np.logical_and, np.logical_or))
     for z in range(0, len(image), factor):
         surely, perhaps = (_upsample(mask[z // factor], factor, image.shape[1:]) for mask in (inner, outer))
         slab = image[z : z + factor] >= threshold_hu
@@ -48,12 +47,12 @@ def coarse_body(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
     """The body on a grid of about 4 mm: not outside air, without thin and small pieces."""
     body = ~_outside_air(hu, threshold_hu)
     padded = np.pad(body, 1, mode="edge")
-    pieces, count = ndimage.label(ndimage.binary_erosion(padded, CUBE, border_value=1))
+    pieces, count = ndimage.label(_widened(padded, np.logical_and))
     if count == 0:
         return body
     sizes = np.bincount(pieces.ravel())[1:]
-    kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max()))
-    return ndimage.binary_dilation(kept, CUBE)[1:-1, 1:-1, 1:-1]
+    kept = np.append(False, sizes >= SMALLEST_SHARE * sizes.max())[pieces]
+    return _widened(kept, np.logical_or)[1:-1, 1:-1, 1:-1]
 
 
 def _outside_air(hu: NDArray, threshold_hu: int) -> NDArray[np.bool_]:
@@ -89,13 +88,25 @@ def block_mean(image: NDArray, factor: int) -> NDArray[np.float32]:
     """Means of factor³ blocks, float32; blocks that stick out repeat the last voxels."""
     if factor == 1:
         return image.astype(np.float32)
-    out = image
-    for axis in range(3):
+    out = _slab_means(image, factor)
+    for axis in (1, 2):
         short = -out.shape[axis] % factor
         if short:
             out = np.pad(out, [(0, short if a == axis else 0) for a in range(3)], mode="edge")
         shape = [*out.shape[:axis], out.shape[axis] // factor, factor, *out.shape[axis + 1 :]]
         out = out.reshape(shape).mean(axis + 1, dtype=np.float32)
+    return out
+
+
+def _slab_means(image: NDArray, factor: int) -> NDArray[np.float32]:
+    """Means of `factor` slices each; the last slice stands for those that are missing."""
+    out = np.empty((-(-len(image) // factor), *image.shape[1:]), np.float32)
+    for k, plane in enumerate(out):
+        slab = image[k * factor : (k + 1) * factor]
+        plane[...] = slab[0]
+        for z in range(1, factor):
+            plane += slab[min(z, len(slab) - 1)].astype(np.float32)
+        plane /= factor
     return out
 
 
@@ -109,16 +120,29 @@ def _open_in_plane(slab: NDArray[np.bool_], reach: int) -> Iterator[NDArray[np.b
         bits |= plane.astype(bits.dtype) << number
     for combine in (np.bitwise_and, np.bitwise_or):
         for axis in (0, 1) * reach:
-            old, new = (array.swapaxes(0, axis) for array in (bits.copy(), bits))
-            combine(new[1:], old[:-1], out=new[1:])
-            combine(new[:-1], old[1:], out=new[:-1])
+            _combine_neighbours(bits, combine, axis)
     for number in range(len(slab)):
-        yield (bits >> number & 1).astype(np.bool_)
+        yield (bits & (1 << number)) != 0
+
+
+def _widened(mask: NDArray[np.bool_], combine: np.ufunc) -> NDArray[np.bool_]:
+    """A mask dilated (`logical_or`) or eroded (`logical_and`) by a cube of 3 voxels; what lies outside has no say."""
+    out = mask.copy()
+    for axis in range(mask.ndim):
+        _combine_neighbours(out, combine, axis)
+    return out
+
+
+def _combine_neighbours(array: NDArray, combine: np.ufunc, axis: int) -> None:
+    """Every voxel becomes itself combined with its two neighbours along an axis, in place."""
+    old, new = (each.swapaxes(0, axis) for each in (array.copy(), array))
+    combine(new[1:], old[:-1], out=new[1:])
+    combine(new[:-1], old[1:], out=new[:-1])
 
 
 def _upsample(mask: NDArray[np.bool_], factor: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    for axis, length in enumerate(shape):
-        mask = mask.take(np.arange(length) // factor, axis)
+    for axis in (1, 0):
+        mask = mask.take(np.arange(shape[axis]) // factor, axis)
     return mask
 
 
@@ -130,5 +154,6 @@ def complete_anatomy(body: Iterable[NDArray[np.bool_]], anatomy: NDArray[np.uint
     """
     rest = np.uint8(BODY if kind == "full" else UNKNOWN)
     for plane, inside in zip(anatomy, body, strict=True):
-        unnamed = (plane == BACKGROUND) | (plane >= BODY)
-        np.copyto(plane, inside * rest, where=unnamed)
+        named = (plane > BACKGROUND) & (plane < BODY)
+        plane *= named.view(np.uint8)
+        plane += (inside & ~named).view(np.uint8) * rest
