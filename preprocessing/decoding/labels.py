@@ -72,20 +72,25 @@ def _paint(anatomy: NDArray[np.uint8], values: NDArray, label: LabelFile) -> Non
         if id_ != LESION and 0 < id_ < NUM_IDS:
             table[value] = id_
     for plane, own in zip(anatomy, values, strict=True):
-        np.copyto(plane, table[np.maximum(own, 0)], where=plane == 0)
+        named = table.take(own if own.dtype.kind == "u" else np.maximum(own, 0))
+        np.copyto(plane, named, where=plane == 0 if plane.any() else True)
 
 
 def _unnamed(label: LabelFile, values: NDArray) -> list[str]:
     """A finding where a label file holds values that nobody has named."""
     known = {0, *(value for value, _ in label.classes)}
-    counts = np.zeros(MAX_VALUE + 1, np.int64)
-    for plane in values:
-        counts += np.bincount(np.maximum(plane, 0).ravel(), minlength=len(counts))
-    strangers = sorted({*np.flatnonzero(counts).tolist(), min(0, int(values.min(initial=0)))} - known)
+    found = {value for plane in values for value in _values_of(plane)}
+    strangers = sorted({value for value in found if value > 0 or value == min(found)} - known)
     if not strangers:
         return []
     shown = ", ".join(map(str, strangers[:10])) + (", …" if len(strangers) > 10 else "")
     return [f"{Path(label.path).name} holds values without a declared meaning ({shown}): left unnamed"]
+
+
+def _values_of(plane: NDArray) -> set[int]:
+    """The values of a slice; labels come in runs, so only the first of every run is looked at."""
+    flat = plane.ravel()
+    return set(flat[:1].tolist()) | set(np.unique(flat[1:][flat[1:] != flat[:-1]]).tolist())
 
 
 def whole_values(path: str, geometry: Geometry, read: Reader, findings: list[str]) -> NDArray:

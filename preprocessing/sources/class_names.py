@@ -1,6 +1,7 @@
 """Which class a structure's name means: the 117 TotalSegmentator names, aliases of public sets, words for tumours."""
 
 import re
+from functools import cache
 
 from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import LESION
@@ -25,13 +26,18 @@ def class_of(name: str) -> int | None:
         return LESION
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     plain = ALIASES.get(plain, plain)
-    ids = {known.lower(): id_ for known, id_ in class_ids().items() if id_ < BODY}
+    ids = _organ_ids()
     parts = plain.split("_")
     side = [part for part in parts if part in ("left", "right")]
     turned = "_".join([part for part in parts if part not in side] + side)
     bare = turned.replace("_gland", "")
     candidates = (plain, turned, bare, bare.replace("adrenal", "adrenal_gland"))
     return next((ids[known] for known in candidates if known in ids), None)
+
+
+@cache
+def _organ_ids() -> dict[str, int]:
+    return {known.lower(): id_ for known, id_ in class_ids().items() if id_ < BODY}
 
 
 def organ_of(lesion_name: str) -> int | None:
