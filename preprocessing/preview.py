@@ -183,5 +183,5 @@ def _colours() -> NDArray[np.float32]:
 
 def _encode(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, format="png", optimize=False)
+    picture.save(stream, format="png", compress_level=3)
     return stream.getvalue()

@@ -59,13 +59,20 @@ def encode_shard(box: NDArray, chunk: Shape, shard: Shape, codec: Codec, fill: i
         piece = box[tuple(slice(i * c, i * c + c) for i, c in zip(place, chunk, strict=True))]
         if piece.size == 0:
             continue
-        if piece.shape != chunk:
-            piece = np.pad(piece, [(0, c - n) for c, n in zip(chunk, piece.shape, strict=True)], constant_values=fill)
-        parts.append(codec.encode(np.ascontiguousarray(piece)))
+        parts.append(codec.encode(_whole_chunk(piece, chunk, fill)))
         index[place] = size, len(parts[-1])
         size += len(parts[-1])
     ending = index.tobytes()
     return b"".join([*parts, ending, crc32c(ending).to_bytes(CRC_BYTES, "little")])
+
+
+def _whole_chunk(piece: NDArray, chunk: Shape, fill: int) -> NDArray:
+    """A C-contiguous array of the shape of a chunk; what the piece lacks is `fill`."""
+    if piece.shape == chunk:
+        return np.ascontiguousarray(piece)
+    whole = np.full(chunk, fill, piece.dtype)
+    whole[tuple(slice(n) for n in piece.shape)] = piece
+    return whole
 
 
 class ShardedArray:
