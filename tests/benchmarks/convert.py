@@ -1,8 +1,10 @@
 """Conversion, measured: CTs to 1 mm by us and by peers, as throughput of two worker processes of one thread each.
 
 Ours is the whole way to a sealed case: audit, labels, body, regions, pyramid, thumbnails, preview, checksums and shards
-beside what the peers do. All sides take turns in one run, on workers that have done one conversion before; a row is the
-median of the rounds. `ours in …` rows say where our time goes in one process, `alone` is one worker instead of two.
+beside what the peers do. All sides take turns in one run, in processes that have done one conversion before; a row is
+the median of the rounds. What a second worker brings is held against what two processes without Dask bring, and `CPU s`
+(all threads of the process that converts) tells waiting from computing: where it grows with the second process, the
+cores share what they compute with. `ours in …` rows say where our time goes in one process.
 """
 
 import cProfile
@@ -14,7 +16,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -35,7 +39,7 @@ from preprocessing.resample import output_grid
 from preprocessing.sources.folder import FolderSource
 
 TITLE = "convert: seconds a case to 1 mm, two workers of one thread; ratio = that side's seconds over ours"
-REAL = ("chest-full", "lung-lesion", "abdomen-dicom")
+ROUNDS = {"chest-full": 3, "lung-lesion": 2, "abdomen-dicom": 2}
 TALL = "chest 512x512x600"
 ALLOWED_EXTRA = 512 * 2**20
 PARTS = {
@@ -52,8 +56,18 @@ PARTS = {
     "seal": ("seal_case",),
 }
 
-Side = Callable[[str, str], None]
+Work = Callable[[str, str], None]
 Row = dict[str, Any]
+Spread = Callable[[Callable[[str], float], list[str]], list[float]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A way to convert: the work, how it is spread over processes, and how many copies a round converts."""
+
+    work: Work
+    spread: Spread
+    copies: int
 
 
 def ours(folder: str, out: str, recipe: Recipe) -> None:
@@ -65,51 +79,98 @@ def ours(folder: str, out: str, recipe: Recipe) -> None:
 
 
 def run(data: Path, *, quick: bool = False) -> list[Row]:
-    """One row per volume and side, then where our time goes, what a second worker brings, and our peak memory."""
-    recipe, rounds = (demo(), 1) if quick else (paper(), 3)
-    with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as scratch:
-        volumes = {name: data / name for name in (("abdomen-3mm",) if quick else REAL)}
+    """One row per volume and side, then where our time goes, and our peak memory."""
+    recipe = demo() if quick else paper()
+    with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as scratch, _open_sides(recipe) as sides:
+        rounds = {data / name: number for name, number in (ROUNDS if not quick else {"abdomen-3mm": 1}).items()}
         if not quick:
-            volumes[TALL] = make_tall(data / "chest-full", Path(scratch) / "tall", 600)
-        rows = []
-        with open_cluster(workers=2) as two, open_cluster(workers=1) as one:
-            for name, folder in volumes.items():
-                rows += _volume_rows(name, str(folder), recipe, rounds, (two, one))
-        return [{**row, "peak MB": row.get("peak MB", ""), "allowed MB": row.get("allowed MB", "")} for row in rows]
+            rounds[make_tall(data / "chest-full", Path(scratch) / TALL, 600)] = 1
+        for side in sides.values():
+            _throughput(side, str(next(iter(rounds))))  # imports, first touches
+        rows: list[Row] = []
+        for folder, number in rounds.items():
+            rows += _volume_rows(folder, recipe, number, sides)
+        return rows
 
 
-def _volume_rows(name: str, folder: str, recipe: Recipe, rounds: int, clients: tuple[Client, Client]) -> list[Row]:
-    """Every side's rows of one volume."""
+@contextmanager
+def _open_sides(recipe: Recipe) -> Iterator[dict[str, Side]]:
+    """All sides by name, ours by two Dask workers first; they keep their processes."""
     mine = partial(ours, recipe=recipe)
-    sides: dict[str, tuple[Side, int]] = {"ours": (mine, 4)}
-    sides |= {side: (partial(function, spacing_mm=recipe.spacing_mm), 2) for side, function in peers.SIDES.items()}
-    seconds: dict[str, list[float]] = {side: [] for side in (*sides, "ours alone")}
-    for turn in range(rounds + 1):  # the first one warms the workers up
-        for side, (function, copies) in sides.items():
-            seconds[side].append(_throughput(clients[0], function, folder, copies if turn else 2))
-        seconds["ours alone"].append(_throughput(clients[1], mine, folder, 2 if turn else 1))
-    medians = {side: median(times[1:]) for side, times in seconds.items()}
-    rows: list[Row] = [
-        {"volume": name, "side": side, "s a case": round(value, 2), "ratio": round(value / medians["ours"], 2)}
-        for side, value in medians.items()
-    ]
-    rows[0] |= peak_memory(folder, recipe)
-    rows += [
-        {"volume": name, "side": f"ours in {part}", "s a case": round(value, 2), "ratio": ""}
-        for part, value in time_by_part(folder, recipe).items()
-    ]
-    return rows
+    with ExitStack() as stack:
+        two, one = (stack.enter_context(open_cluster(workers=n)) for n in (2, 1))
+        spawn = multiprocessing.get_context("spawn")  # they inherit the one thread a library that open clusters set
+        plain = {n: stack.enter_context(ProcessPoolExecutor(n, spawn)) for n in (2, 1)}
+        yield {
+            "ours": Side(mine, partial(_by_dask, two), 4),
+            **{
+                name: Side(partial(work, spacing_mm=recipe.spacing_mm), partial(_by_dask, two), 2)
+                for name, work in peers.SIDES.items()
+            },
+            "ours, one worker": Side(mine, partial(_by_dask, one), 2),
+            "ours, two processes without Dask": Side(mine, partial(_by_pool, plain[2]), 4),
+            "ours, one process without Dask": Side(mine, partial(_by_pool, plain[1]), 2),
+        }
 
 
-def _throughput(client: Client, function: Side, folder: str, copies: int) -> float:
-    """Wall seconds a conversion, of `copies` conversions of one volume spread over a cluster's workers."""
+def _by_dask(client: Client, work: Callable[[str], float], targets: list[str]) -> list[float]:
+    done = []
+    for target, result in fan_out(work, targets, client=client):
+        if isinstance(result, Exception):
+            raise UserError(f"{target}: {result!r}") from result
+        done.append(result)
+    return done
+
+
+def _by_pool(pool: ProcessPoolExecutor, work: Callable[[str], float], targets: list[str]) -> list[float]:
+    return list(pool.map(work, targets))
+
+
+def _volume_rows(folder: Path, recipe: Recipe, rounds: int, sides: dict[str, Side]) -> list[Row]:
+    """Every side's rows of one volume."""
+    wall: dict[str, list[float]] = {name: [] for name in sides}
+    cpu: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            seconds, spent = _throughput(side, str(folder))
+            wall[name].append(seconds)
+            cpu[name].append(spent)
+    base = median(wall["ours"])
+    rows = [
+        _row(folder.name, name, median(times), median(cpu[name]), round(median(times) / base, 2))
+        for name, times in wall.items()
+    ]
+    rows[0] |= peak_memory(str(folder), recipe)
+    parts = time_by_part(str(folder), recipe)
+    return rows + [_row(folder.name, f"ours in {part}", value) for part, value in parts.items()]
+
+
+def _row(volume: str, side: str, seconds: float, cpu: float | str = "", ratio: float | str = "") -> Row:
+    spent = cpu if isinstance(cpu, str) else round(cpu, 2)
+    return {
+        "volume": volume,
+        "side": side,
+        "s a case": round(seconds, 2),
+        "CPU s": spent,
+        "ratio": ratio,
+        "peak MB": "",
+        "allowed MB": "",
+    }
+
+
+def _throughput(side: Side, folder: str) -> tuple[float, float]:
+    """Wall seconds a conversion of a side's copies of one volume, and the mean CPU seconds of each."""
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as out:
-        targets = [str(Path(out) / str(n)) for n in range(copies)]
+        targets = [str(Path(out) / str(n)) for n in range(side.copies)]
         started = time.perf_counter()
-        for target, error in fan_out(partial(function, folder), targets, client=client):
-            if isinstance(error, Exception):
-                raise UserError(f"{folder} to {target}: {error!r}") from error
-        return (time.perf_counter() - started) / copies
+        spent = side.spread(partial(_cpu_seconds, side.work, folder), targets)
+        return (time.perf_counter() - started) / side.copies, sum(spent) / side.copies
+
+
+def _cpu_seconds(work: Work, folder: str, target: str) -> float:
+    before = time.process_time()
+    work(folder, target)
+    return time.process_time() - before
 
 
 def time_by_part(folder: str, recipe: Recipe) -> dict[str, float]:
