@@ -16,9 +16,8 @@ SMALL_HU = 1 << 13  # four of them fit into int16
 
 def downsample2(image: NDArray[np.int16]) -> NDArray[np.int16]:
     """Means of 2×2×2 blocks, rounded half up; shape (n + 1) // 2 along each axis."""
-    image = _even_columns(image)
     small = image.min(initial=0) >= -SMALL_HU and image.max(initial=0) < SMALL_HU
-    out = np.empty(((len(image) + 1) // 2, (image.shape[1] + 1) // 2, image.shape[2] // 2), np.int16)
+    out = np.empty(tuple((n + 1) // 2 for n in image.shape), np.int16)
     for k, plane in enumerate(out):
         pair = image[2 * k], image[min(2 * k + 1, len(image) - 1)]
         rows = np.add(*pair, dtype=np.int16 if small else np.int32)
@@ -30,13 +29,10 @@ def downsample2(image: NDArray[np.int16]) -> NDArray[np.int16]:
     return out
 
 
-def _even_columns(image: NDArray[np.int16]) -> NDArray[np.int16]:
-    """The image with its last column twice where their number is odd."""
-    return np.concatenate([image, image[..., -1:]], axis=2) if image.shape[2] % 2 else image
-
-
 def _pair_sums(columns: NDArray[np.int16]) -> NDArray[np.int32]:
     """Sums of neighbours along x: two int16 lie in one int32, which is quicker to take apart than to stride over."""
+    if columns.shape[1] % 2:
+        columns = np.concatenate([columns, columns[:, -1:]], axis=1)
     both = columns.view("<i4")
     return (both >> 16) + both.astype(np.int16)
 
