@@ -78,3 +78,14 @@ def test_an_address_where_nobody_answers_is_a_sentence(monkeypatch):
     monkeypatch.setattr("infra.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 .*MEDDIFF_DASK_ADDRESS"):
         list(fan_out(square, [1], address="tcp://127.0.0.1:9"))
+
+
+def nap_and_count(seconds: float) -> float:
+    before = time.process_time()
+    time.sleep(seconds)
+    return time.process_time() - before
+
+
+def test_a_worker_leaves_its_core_to_the_work(client):
+    spent = [cpu for _, cpu in fan_out(nap_and_count, [2.0, 2.0], client=client)]
+    assert max(spent) < 0.06  # Dask's defaults take about 0.08
