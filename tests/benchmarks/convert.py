@@ -85,8 +85,9 @@ def run(data: Path, *, quick: bool = False) -> list[Row]:
         rounds = {data / name: number for name, number in (ROUNDS if not quick else {"abdomen-3mm": 1}).items()}
         if not quick:
             rounds[make_tall(data / "chest-full", Path(scratch) / TALL, 600)] = 1
+        smallest = min(rounds, key=lambda folder: sum(path.stat().st_size for path in folder.iterdir()))
         for side in sides.values():
-            _throughput(side, str(next(iter(rounds))))  # imports, first touches
+            _throughput(side, str(smallest))  # imports, first touches
         rows: list[Row] = []
         for folder, number in rounds.items():
             rows += _volume_rows(folder, recipe, number, sides)

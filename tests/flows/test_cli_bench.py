@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from functools import partial
 
 import pytest
 
@@ -37,6 +39,29 @@ def test_store_compares_formats_and_readers(real_data, capsys):
     asked = {(row["format"], row["by"]): row["requests"] for row in others if row["requests"]}
     assert asked["lz4-bitshuffle 32/128", "zarr"] > 2 * asked["lz4-bitshuffle 64/256", "zarr"]
     assert asked["lz4-bitshuffle 64/256", "tensorstore"] < asked["lz4-bitshuffle 64/256", "zarr"]
+
+
+def test_convert_measures_every_side_in_turn_and_says_where_our_time_goes(real_data, monkeypatch):
+    sys.path.insert(0, str(cli_bench.CHECKOUT / "tests"))
+    from benchmarks import convert
+
+    def one_after_the_other(work, targets):
+        return [work(target) for target in targets]
+
+    recipe = convert.demo()
+    sides = {
+        "ours": convert.Side(partial(convert.ours, recipe=recipe), one_after_the_other, 2),
+        "a peer": convert.Side(lambda folder, target: time.sleep(0.01), one_after_the_other, 2),
+    }
+    monkeypatch.setattr(convert, "peak_memory", lambda *_: {"peak MB": 7, "allowed MB": 8})
+    ours, peer, *parts = convert._volume_rows(real_data / "abdomen-3mm", recipe, 1, sides)
+    assert len({tuple(row) for row in (ours, peer, *parts)}) == 1
+    assert (ours["ratio"], ours["peak MB"]) == (1.0, 7)
+    assert ours["CPU s"] > 0.05 > peer["CPU s"]
+    assert peer["ratio"] < 1
+    spent = {row["side"].removeprefix("ours in "): row["s a case"] for row in parts}
+    assert set(spent) == {*convert.PARTS, "all"}
+    assert spent["all"] >= max(spent.values())
 
 
 def test_rows_become_a_table_with_the_ratios(real_data, capsys, monkeypatch):
