@@ -29,7 +29,7 @@ class Conditions:
     """What the network is told beside x_t.
 
     `region_B` int64, an index into REGIONS or NULL_REGION; `anatomy_BZYX` ids 0-119, 119 = unknown (any integer type);
-    `coordinates_B3ZYX` float32, z, y, x on [-1, 1].
+    `coordinates_B3ZYX` float32, z, y, x on [-1, 1], each of which varies along its own axis only.
     """
 
     region_B: Tensor
@@ -72,16 +72,37 @@ def coordinate_grid(
     return grid
 
 
-def encode_position(coordinates_B3ZYX: Tensor, frequencies: int) -> Tensor:
-    """γ of NeRF beside the raw coordinates: (B, 3 + 6L, Z, Y, X).
+def encode_position(coordinates_BA: Tensor, frequencies: int) -> Tensor:
+    """γ of NeRF beside the raw coordinates of A axes, each an array (B, A, …): (B, A + 2AL, …).
 
-    γ(u) = [sin(2^k π u), cos(2^k π u)] for k = 0 … L−1 and each axis. Channels: z, y, x; then the sines, axis by axis
+    γ(u) = [sin(2^k π u), cos(2^k π u)] for k = 0 … L−1 and each axis. Channels: the axes; then the sines, axis by axis
     with k running fastest; then the cosines in the same order.
     """
-    k_L = torch.arange(frequencies, device=coordinates_B3ZYX.device)
-    scale_L111 = (math.pi * 2.0**k_L).to(coordinates_B3ZYX.dtype).reshape(-1, 1, 1, 1)
-    angle_BCZYX = (coordinates_B3ZYX[:, :, None] * scale_L111).flatten(1, 2)
-    return torch.cat([coordinates_B3ZYX, angle_BCZYX.sin(), angle_BCZYX.cos()], 1)
+    k_L = torch.arange(frequencies, device=coordinates_BA.device)
+    scale_L = (math.pi * 2.0**k_L).to(coordinates_BA.dtype).reshape(-1, *[1] * (coordinates_BA.ndim - 2))
+    angle_BC = (coordinates_BA[:, :, None] * scale_L).flatten(1, 2)
+    return torch.cat([coordinates_BA, angle_BC.sin(), angle_BC.cos()], 1)
+
+
+def encode_axes(coordinates_B3ZYX: Tensor, frequencies: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The channels of `encode_position` axis by axis: (B, 1 + 2L, N) along z, along y and along x."""
+    z = encode_position(coordinates_B3ZYX[:, :1, :, 0, 0], frequencies)
+    y = encode_position(coordinates_B3ZYX[:, 1:2, 0, :, 0], frequencies)
+    x = encode_position(coordinates_B3ZYX[:, 2:, 0, 0, :], frequencies)
+    return z, y, x
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a network is told, as its layers take it.
+
+    `volume_BCZYX`: x_t and the anatomy's channels; `axes_BCN`: those of the position along z, y and x, none where it is
+    not told; `context_B1D`: the region.
+    """
+
+    volume_BCZYX: Tensor
+    axes_BCN: tuple[Tensor, ...]
+    context_B1D: Tensor
 
 
 class AnatomyEncoder(nn.Module):
@@ -105,7 +126,7 @@ class AnatomyEncoder(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """Conditions to channels (B, C, Z, Y, X) and cross-attention context (B, 1, D)."""
+    """Conditions to what the layers of a network take."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -115,9 +136,8 @@ class ConditionEncoder(nn.Module):
         self.region = nn.Embedding(len(REGIONS) + 1, config.context_dim)
         self.num_channels = self.anatomy.num_channels + (0 if self.position == "none" else 3 + 6 * self.frequencies)
 
-    def forward(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """The channels to concatenate with x_t, and the context."""
-        channels = [self.anatomy(conditions.anatomy_BZYX)]
-        if self.position != "none":
-            channels.append(encode_position(conditions.coordinates_B3ZYX, self.frequencies))
-        return torch.cat(channels, 1), self.region(conditions.region_B)[:, None]
+    def forward(self, x_B1ZYX: Tensor, conditions: Conditions) -> Encoded:
+        """x_t with its conditions: what the weight of the first convolution takes, in its order."""
+        volume = torch.cat([x_B1ZYX, self.anatomy(conditions.anatomy_BZYX).to(x_B1ZYX)], 1)
+        axes = () if self.position == "none" else encode_axes(conditions.coordinates_B3ZYX, self.frequencies)
+        return Encoded(volume, axes, self.region(conditions.region_B)[:, None])

@@ -7,6 +7,8 @@ from pydantic import Field
 from infra.config import Config
 from preprocessing.case import RegionName
 
+Activations = Literal["keep", "recompute", "checkpoint"]
+
 
 class ModelConfig(Config):
     """The conditional 3-D U-Net (SPEC §3). Defaults are the paper preset."""
@@ -35,6 +37,10 @@ class TrainConfig(Config):
     warmup: int = Field(1000, ge=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
+    activations: Activations = Field(
+        "recompute",
+        description="for the backward pass: keep all, make norms and SiLUs again, or whole blocks of the finest levels",
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="bf16 falls back to fp32 where it is emulated")
     regions: tuple[RegionName, ...] = Field((), description="regions to learn; none named = those that the data show")
     levels: tuple[float, float, float] = Field((1 / 3, 1 / 3, 1 / 3), description="shares of image, wide, patch")
@@ -99,6 +105,12 @@ def paper() -> PretrainConfig:
     return PretrainConfig()
 
 
+def paper_wide() -> PretrainConfig:
+    """The paper's recipe with multipliers 1, 2, 4, 8, the other plausible reading (SPEC §3.2): 33.1 M parameters."""
+    model = ModelConfig(channels=(32, 64, 128, 256), attention=(False, False, False, True))
+    return PretrainConfig(preset="paper-wide", model=model)
+
+
 def tiny_finetune(task: FinetuneTask) -> FinetuneConfig:
     """30 iterations on top of the tiny model; super-resolution by 2."""
     train = tiny().train.replace(iterations=30, warmup=8, validate_every=15, checkpoint_every=15)
@@ -110,5 +122,5 @@ def paper_finetune(task: FinetuneTask) -> FinetuneConfig:
     return FinetuneConfig(task=task)
 
 
-PRETRAIN_PRESETS = {"tiny": tiny, "paper": paper}
+PRETRAIN_PRESETS = {"tiny": tiny, "paper": paper, "paper-wide": paper_wide}
 FINETUNE_PRESETS = {"tiny": tiny_finetune, "paper": paper_finetune}

@@ -88,13 +88,14 @@ def load_network(lake: Lake, key: str) -> tuple[DiffusionNetwork | ControlledNet
 def _run(
     lake: Lake,
     key: str,
-    network: nn.Module,
+    network: DiffusionNetwork | ControlledNetwork,
     objective: NoiseObjective,
     config: TrainConfig,
     seal: Callable[[Training, str, str], RunSeal],
     on_log: OnLog | None,
 ) -> TrainedRun:
     device = default_device()
+    network.activations = config.activations
     checkpoints = Checkpoints(lake, key, key.rsplit("/", 1)[-1])
     training = start(place(network, device, config.precision), config)
     train(training, objective, config, checkpoints, device, on_log)

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 from preprocessing.regions import REGIONS
 from training.conditioning import ConditionEncoder, Conditions
-from training.config import ModelConfig
+from training.config import Activations, ModelConfig
+from training.unet import Descent, decode, encode
 
 
 class DiffusionNetwork(nn.Module):
     """MONAI's DiffusionModelUNet on x_t with the condition channels beside it.
 
     The region enters twice: as the context of the spatial transformers and, added to the time embedding, as a class.
+    `activations` says what is kept for the backward pass.
     """
+
+    activations: Activations = "recompute"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -42,9 +46,9 @@ class DiffusionNetwork(nn.Module):
         """
         if control is not None:
             raise ValueError("this network takes no control; fine-tune a ControlledNetwork for it")
-        channels, context = self.encoder(conditions)
-        h = torch.cat([x_B1ZYX, channels], 1)
-        return self.unet(h, t_B, context=context, class_labels=conditions.region_B).float()
+        encoded, region = self.encoder(x_B1ZYX, conditions), conditions.region_B
+        descent = encode(self.unet, encoded, t_B, region, self.activations)
+        return decode(self.unet, encoded, descent, self.activations).float()
 
 
 class ControlledNetwork(nn.Module):
@@ -54,6 +58,8 @@ class ControlledNetwork(nn.Module):
     answers exactly as its base. It gets the base's condition channels too, through the base's encoder. `locked=False`
     trains the base as well (the comparison "from scratch").
     """
+
+    activations: Activations = "recompute"
 
     def __init__(self, base: DiffusionNetwork, control_channels: int = 1, locked: bool = True) -> None:
         super().__init__()
@@ -75,18 +81,14 @@ class ControlledNetwork(nn.Module):
         """
         if control is None:
             raise ValueError("a ControlledNetwork needs its control volume (low resolution image or lesion mask)")
-        channels, context = self.base.encoder(conditions)
-        h = torch.cat([x_B1ZYX, channels], 1)
-        region = conditions.region_B
-        down, mid = self.control(h, t_B, control, context=context, class_labels=region)
-        return self.base.unet(
-            h,
-            t_B,
-            context=context,
-            class_labels=region,
-            down_block_additional_residuals=tuple(down),
-            mid_block_additional_residual=mid,
-        ).float()
+        unet, copy = self.base.unet, self.control
+        encoded, region = self.base.encoder(x_B1ZYX, conditions), conditions.region_B
+        base = encode(unet, encoded, t_B, region, self.activations)
+        seen = encode(copy, encoded, t_B, region, self.activations, copy.controlnet_cond_embedding(control))
+        joins = zip(base.skips, copy.controlnet_down_blocks, seen.skips, strict=True)
+        skips = [skip + join(other) for skip, join, other in joins]
+        middle = base.middle + copy.controlnet_mid_block(seen.middle)
+        return decode(unet, encoded, Descent(skips, middle, base.embedding_BC), self.activations).float()
 
 
 def unet_arguments(config: ModelConfig, condition_channels: int) -> dict:

@@ -18,7 +18,7 @@ from infra.lake import Lake
 from training.config import FinetuneConfig, ModelConfig, PretrainConfig
 
 FORMAT = 1
-VERSION = 1  # raised whenever the code would train other weights from the same data and config
+VERSION = 2  # raised whenever the code would train other weights from the same data and config
 Stage = Literal["pretrain", "finetune"]
 SealModel = TypeVar("SealModel", bound=Config)
 

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from training.conditioning import NULL_REGION, ConditionEncoder, Conditions, coordinates, encode_position
+from training.conditioning import (
+    NULL_REGION,
+    AnatomyEncoder,
+    ConditionEncoder,
+    Conditions,
+    coordinates,
+    encode_axes,
+    encode_position,
+)
 from training.config import ModelConfig
 
 
@@ -52,13 +60,13 @@ def test_position_is_encoded_by_sines_and_cosines_of_doubling_frequency():
 
 def test_embedded_anatomy_before_a_convolution_is_a_rank_limited_convolution_of_the_one_hot_map():
     maps = conditions()
-    embed = ConditionEncoder(ModelConfig(anatomy_encoding="embed", anatomy_channels=5, position="none"))
-    onehot = ConditionEncoder(ModelConfig(anatomy_encoding="onehot", position="none"))
+    embed = AnatomyEncoder(ModelConfig(anatomy_encoding="embed", anatomy_channels=5))
+    onehot = AnatomyEncoder(ModelConfig(anatomy_encoding="onehot"))
     convolution = torch.nn.Conv3d(5, 7, 3, padding=1, bias=False)
-    factored = torch.einsum("ocxyz,ic->oixyz", convolution.weight, embed.anatomy.embedding.weight)
+    factored = torch.einsum("ocxyz,ic->oixyz", convolution.weight, embed.embedding.weight)
     torch.testing.assert_close(
-        convolution(embed(maps)[0]),
-        torch.nn.functional.conv3d(onehot(maps)[0], factored, padding=1),
+        convolution(embed(maps.anatomy_BZYX)),
+        torch.nn.functional.conv3d(onehot(maps.anatomy_BZYX), factored, padding=1),
         atol=1e-4,
         rtol=1e-4,
     )
@@ -66,7 +74,7 @@ def test_embedded_anatomy_before_a_convolution_is_a_rank_limited_convolution_of_
 
 def test_bit_planes_spell_the_id():
     maps = conditions()
-    planes = ConditionEncoder(ModelConfig(anatomy_encoding="binary", position="none"))(maps)[0]
+    planes = AnatomyEncoder(ModelConfig(anatomy_encoding="binary"))(maps.anatomy_BZYX)
     weights = 2 ** torch.arange(8.0).reshape(1, 8, 1, 1, 1)
     assert torch.equal((planes * weights).sum(1).long(), maps.anatomy_BZYX)
 
@@ -77,10 +85,19 @@ def test_bit_planes_spell_the_id():
 )
 def test_the_channel_count_is_the_announced_one(encoding, position, expected):
     encoder = ConditionEncoder(ModelConfig(anatomy_encoding=encoding, position=position))
-    channels, context = encoder(conditions())
-    assert channels.shape == (2, encoder.num_channels, 4, 4, 4)
-    assert encoder.num_channels == expected
-    assert context.shape == (2, 1, 64)
+    encoded = encoder(torch.zeros(2, 1, 4, 4, 4), conditions())
+    volume, axes = encoded.volume_BCZYX, encoded.axes_BCN
+    assert volume.shape[1] - 1 + sum(axis.shape[1] for axis in axes) == encoder.num_channels == expected
+    assert encoded.context_B1D.shape == (2, 1, 64)
+
+
+def test_the_position_of_an_axis_is_that_of_the_whole_grid_along_it():
+    grid = coordinates((10, 0, 3), (1, 1, 1), (40, 8, 16), (4, 8, 4))[None]
+    z, y, x = encode_axes(grid, 3)
+    whole = encode_position(grid, 3)
+    torch.testing.assert_close(z[:, 0], whole[:, 0, :, 0, 0])
+    torch.testing.assert_close(y[:, 1:4], whole[:, 6:9, 0, :, 0])
+    torch.testing.assert_close(x[:, 4:7], whole[:, 18:21, 0, 0, :])
 
 
 def test_what_is_withheld_is_null_everywhere():
