@@ -8,4 +8,5 @@ BENCHMARKS = {
     "convert": "benchmarks.convert",
     "duplicates": "benchmarks.duplicates",
     "store": "benchmarks.store",
+    "train": "benchmarks.train",
 }
