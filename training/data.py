@@ -29,6 +29,7 @@ from training.crops import LEVELS, Crop, Level, place_crop, read_crop
 
 OPEN_CASES = 64
 LESION_VOXELS = 4096  # kept per case to aim crops at
+BODY_CELLS = 32768  # likewise, of a region's thumbnail
 T = TypeVar("T")
 
 
@@ -137,6 +138,7 @@ class CropSampler:
         self.volumes, self.patch, self.config, self.lesion_share = tuple(volumes), patch, config, lesion_share
         self._open = lru_cache(OPEN_CASES)(open_stored)
         self._lesion_voxels = lru_cache(4 * OPEN_CASES)(self._find_lesion_voxels)
+        self._body_cells = lru_cache(4 * OPEN_CASES)(self._find_body_cells)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A training sample: any volume, level and place, with conditions withheld as the config says."""
@@ -170,17 +172,23 @@ class CropSampler:
             voxels = self._lesion_voxels(volume)
             if len(voxels):
                 return voxels[int(choice * len(voxels))]
-        thumbnail = stored.thumbnail(volume.region, "anatomy")
-        inside = np.flatnonzero(thumbnail)
-        if body < self.config.foreground and len(inside):
-            cell = np.unravel_index(inside[int(choice * len(inside))], thumbnail.shape)
-            anywhere = (np.asarray(cell) + anywhere) / thumbnail.shape
+        if body < self.config.foreground:
+            cells, grid = self._body_cells(volume)
+            if len(cells):
+                cell = np.unravel_index(cells[int(choice * len(cells))], grid)
+                anywhere = (np.asarray(cell) + anywhere) / grid
         return (anywhere * shape).astype(np.intp)
 
     def _with_lesion(self, volume: RegionVolume) -> RegionVolume:
         """The volume, or another region of the same case where it shows no lesion and the other does."""
         siblings = [volume, *(v for v in self.volumes if v.key == volume.key and v != volume)]
         return next((v for v in siblings if len(self._lesion_voxels(v))), volume)
+
+    def _find_body_cells(self, volume: RegionVolume) -> tuple[NDArray[np.int32], tuple[int, ...]]:
+        """Cells of the region's thumbnail that hold body, evenly thinned, and the thumbnail's shape."""
+        thumbnail = self._open(volume.key).thumbnail(volume.region, "anatomy")
+        cells = np.flatnonzero(thumbnail).astype(np.int32)
+        return cells[:: -(-len(cells) // BODY_CELLS) or 1], thumbnail.shape
 
     def _find_lesion_voxels(self, volume: RegionVolume) -> NDArray[np.intp]:
         stored = self._open(volume.key)

@@ -87,7 +87,7 @@ def _sides(folder: Path, scratch: Path, recipe: Recipe, patch: int) -> tuple[str
 
 
 def _ours(stored: StoredCase, volume: RegionVolume, patch: int) -> Draw:
-    config = TrainConfig(levels=tuple(float(level == "patch") for level in LEVELS), foreground=0)
+    config = TrainConfig(levels=tuple(float(level == "patch") for level in LEVELS))
     sampler = CropSampler([volume], lambda key: stored, patch, config)
 
     def draw(rng: np.random.Generator) -> Sample:
