@@ -22,7 +22,7 @@ from preprocessing.duplicates.signature import coarse_level
 from preprocessing.store import StoredCase
 
 logger = logging.getLogger(__name__)
-OPEN_VOLUMES = 64
+OPEN_VOLUMES = 16
 Twins = set[tuple[str, str]]
 
 

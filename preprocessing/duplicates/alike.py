@@ -15,22 +15,23 @@ from preprocessing.duplicates.signature import CUBE, SAMPLES, Points
 
 SEED = 4417
 BLOCK = 1 << 13  # pairs of points compared at once
+ROWS = 1 << 15  # points whose keys are made at once
 PLACE_CELL = 16  # voxels of the cube: places within it share a key
 TYPICAL = np.array([-1.4, 0.0, 0.7, 0.7])  # levels, on average, by which turned neighbourhoods vary along each axis
-Indices = NDArray[np.intp]
+Indices = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Search:
     """What is sought: neighbourhoods of more than this `correlation`, by `tables` of `bits` hyperplanes each (whole
-    bytes, at most 56); `placed`: they lie at about one place of the stretched volume, too. `enough` of them in one
-    arrangement make a candidate."""
+    bytes, at most 56); `placed`: they lie at about one place of the stretched volume, too. Two cases are a candidate if
+    their alike points of one arrangement, squared, are at least `enough` times the points that either has there."""
 
     correlation: float
     tables: int
     bits: int
     placed: bool
-    enough: int
+    enough: float
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Cloud:
     """The points of many cases as in `Points`, the case of each (`owner`) and whether that one is `fresh`; fresh points
     come last."""
 
-    levels: NDArray[np.int16]
-    places: NDArray[np.int64]
-    turns: NDArray[np.int64]
+    levels: NDArray[np.uint8]
+    places: NDArray[np.int16]
+    turns: NDArray[np.int8]
     owner: Indices
     fresh: NDArray[np.bool_]
 
@@ -48,10 +49,9 @@ class Cloud:
     def of(cls, cases: list[Points], fresh: NDArray[np.bool_]) -> "Cloud":
         """The points of all cases, in the order of the cases but for the fresh ones."""
         order = np.argsort(fresh, kind="stable")
-        owner = np.repeat(order, [len(cases[n].places) for n in order])
+        owner = np.repeat(order, [len(cases[n].places) for n in order]).astype(np.int32)
         levels, places, turns = (
-            np.concatenate([getattr(cases[n], name) for n in order]).astype(kind)
-            for name, kind in (("levels", np.int16), ("places", np.int64), ("turns", np.int64))
+            np.concatenate([getattr(cases[n], name) for n in order]) for name in ("levels", "places", "turns")
         )
         return cls(levels, places, turns, owner, fresh[owner])
 
@@ -59,62 +59,47 @@ class Cloud:
 def alike_points(cloud: Cloud, search: Search) -> tuple[Indices, Indices]:
     """Indices of alike points of two cases, the case of smaller index first, each pair once; one case is fresh."""
     keys = np.stack([keys_of(cloud, search, table) for table in range(search.tables)])
-    alike = _Comparison.of(cloud, search.correlation)
-    none = np.zeros(0, np.intp)
+    moments = _moments(cloud.levels)
+    none = np.zeros(0, np.int32)
     found = [(none, none)]
     for table in range(search.tables):
         for one, other in sharing(keys[table], cloud.fresh):
-            differ = cloud.owner[one] != cloud.owner[other]
-            one, other = one[differ], other[differ]
-            near = alike(one, other)
-            one, other = one[near], other[near]
-            first_seen = ~(keys[:table, one] == keys[:table, other]).any(0)
-            found.append((one[first_seen], other[first_seen]))
-    one, other = (np.concatenate(side) for side in zip(*found, strict=True))
-    first = cloud.owner[one] < cloud.owner[other]
-    return np.where(first, one, other), np.where(first, other, one)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """Whether points correlate; `sums` and `spread` are of each point's levels."""
-
-    levels: NDArray[np.int16]
-    sums: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    correlation: float
-
-    @classmethod
-    def of(cls, cloud: Cloud, correlation: float) -> "_Comparison":
-        sums = cloud.levels.sum(1, dtype=float)
-        spread = SAMPLES * np.square(cloud.levels).sum(1, dtype=float) - sums**2
-        return cls(cloud.levels, sums, spread, correlation)
-
-    def __call__(self, one: Indices, other: Indices) -> NDArray[np.bool_]:
-        mine, theirs = (self.levels.take(points, 0) for points in (one, other))
-        product = np.einsum("ij,ij->i", mine, theirs).astype(float)  # at most 64 x 15^2: fits int16
-        common = SAMPLES * product - self.sums[one] * self.sums[other]
-        return (common > 0) & (common * common > self.correlation**2 * self.spread[one] * self.spread[other])
-
-
-def all_alike_points(cloud: Cloud, pairs: list[tuple[int, int]], correlation: float) -> tuple[Indices, Indices]:
-    """The alike points of these pairs of cases, all with all compared; the first case's and the second's."""
-    alike = _Comparison.of(cloud, correlation)
-    none = np.zeros(0, np.intp)
-    found = [(none, none)]
-    mine = _points_by_case(cloud)
-    for first, second in pairs:
-        one, other = (side.ravel() for side in np.meshgrid(mine[first], mine[second], indexing="ij"))
-        near = alike(one, other)
-        found.append((one[near], other[near]))
+            some = cloud.owner[one] != cloud.owner[other]
+            one, other = one[some], other[some]
+            product = np.einsum("ij,ij->i", *(cloud.levels[side].astype(np.int16) for side in (one, other)))
+            some = _beyond(search.correlation, product, moments[:, one], moments[:, other])
+            one, other = one[some], other[some]
+            some = ~(keys[:table, one] == keys[:table, other]).any(0)
+            one, other = one[some], other[some]
+            first = cloud.owner[one] < cloud.owner[other]
+            found.append((np.where(first, one, other), np.where(first, other, one)))
     one, other = (np.concatenate(side) for side in zip(*found, strict=True))
     return one, other
 
 
-def _points_by_case(cloud: Cloud) -> dict[int, Indices]:
-    begins = np.flatnonzero(np.diff(cloud.owner, prepend=-1))
-    ends = np.append(begins[1:], len(cloud.owner))
-    return {int(cloud.owner[a]): np.arange(a, b) for a, b in zip(begins, ends, strict=False)}
+def all_alike_points(one: Points, other: Points, correlation: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The alike points of two cases, all with all compared: of every pair of them both indices."""
+    product = one.levels.astype(np.float32) @ other.levels.astype(np.float32).T
+    mine, theirs = _moments(one.levels), _moments(other.levels)
+    mine, theirs = np.nonzero(_beyond(correlation, product, mine[:, :, None], theirs[:, None, :]))
+    return mine, theirs
+
+
+def _moments(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Of every point the sum and, times SAMPLES squared, the variance of its levels: (2, points)."""
+    out = np.empty((2, len(levels)), np.float32)
+    for start in range(0, len(levels), ROWS):
+        rows = slice(start, start + ROWS)
+        out[0, rows] = levels[rows].sum(1, dtype=np.float32)
+        out[1, rows] = SAMPLES * np.square(levels[rows], dtype=np.float32).sum(1)
+    out[1] -= out[0] ** 2
+    return out
+
+
+def _beyond(correlation: float, product: NDArray, one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray:
+    """Whether levels correlate more than that, from their scalar product (at most 64 x 15^2) and moments."""
+    common = SAMPLES * product.astype(float) - one[0].astype(float) * other[0]
+    return (common > 0) & (common * common > correlation**2 * (one[1].astype(float) * other[1]))
 
 
 def keys_of(cloud: Cloud, search: Search, table: int) -> NDArray[np.uint64]:
@@ -123,9 +108,11 @@ def keys_of(cloud: Cloud, search: Search, table: int) -> NDArray[np.uint64]:
     planes = random.integers(0, 2, (SAMPLES, search.bits)).astype(np.int64) * 2 - 1
     planes = SAMPLES * planes - planes.sum(0)
     middle = np.rint(np.add.outer(np.add.outer(TYPICAL, TYPICAL), TYPICAL).reshape(-1) * 10) @ planes / 10
-    sides = cloud.levels.astype(np.float32) @ planes.astype(np.float32) > middle.astype(np.float32)
-    packed = np.zeros((len(sides), 8), np.uint8)
-    packed[:, : search.bits // 8] = np.packbits(sides, axis=1)
+    packed = np.zeros((len(cloud.levels), 8), np.uint8)
+    for start in range(0, len(packed), ROWS):
+        rows = slice(start, start + ROWS)
+        sides = cloud.levels[rows].astype(np.float32) @ planes.astype(np.float32) > middle.astype(np.float32)
+        packed[rows, : search.bits // 8] = np.packbits(sides, axis=1)
     keys = packed.view("<u8")[:, 0].astype(np.uint64)
     if not search.placed:
         return keys
@@ -136,7 +123,7 @@ def keys_of(cloud: Cloud, search: Search, table: int) -> NDArray[np.uint64]:
 
 def sharing(keys: NDArray[np.uint64], fresh: NDArray[np.bool_]) -> Iterator[tuple[Indices, Indices]]:
     """Blocks of pairs of indices with equal keys, each pair once, the second index fresh; fresh ones come last."""
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys, kind="stable").astype(np.int32)
     begins = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
     start = np.repeat(begins, np.diff(begins, append=len(order)))
     at = np.flatnonzero(fresh[order])

@@ -1,26 +1,26 @@
 """Candidates: the pairs of cases whose signatures share points in the same arrangement.
 
 Points are alike if their neighbourhoods are. Two cases are candidates if enough alike points lie at one shift from one
-another, allowing for a mirrored copy; in the volumes stretched to a cube, at no shift. Whether a pair is one depends on
-its two signatures alone. Hashing proposes pairs; all points of these are compared. How alike and how many points must
-be keeps chance away, as the voxels of every candidate are read: of 2618 pairs of unlike real scans and copies none was
-a candidate, and a tenth would be at a correlation of 0.93 and three points.
+another, allowing for a mirrored copy; in the volumes stretched to a cube, at no shift. Enough is more where both have
+more points in what the arrangement makes them share: of a small part few can be alike, of two whole scans a few are by
+chance. Whether a pair is a candidate depends on its two signatures alone. Hashing proposes pairs; all points of these
+are compared. The voxels of every candidate are read, so there must be few of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from preprocessing.duplicates.alike import Cloud, Indices, Search, alike_points, all_alike_points
-from preprocessing.duplicates.signature import CUBE, read_signature
+from preprocessing.duplicates.alike import Cloud, Search, alike_points, all_alike_points
+from preprocessing.duplicates.signature import CUBE, Points, read_signature
 
-CELL = 4  # voxels: shifts within it count as one
-OWN = Search(correlation=0.975, tables=12, bits=32, placed=False, enough=4)
-STRETCHED = Search(correlation=0.96, tables=12, bits=16, placed=True, enough=3)
+NEAR = 1  # voxels: shifts that differ by no more along each axis count as one
+CELL = 4  # voxels: the same for a proposal; any shifts that count as one share a cell of one of the staggered grids
+OWN = Search(correlation=0.975, tables=12, bits=32, placed=False, enough=0.5)
+STRETCHED = Search(correlation=0.96, tables=12, bits=16, placed=True, enough=0.3)
 PROPOSED = 2  # alike points in one arrangement, found by hashing, for which all points of two cases are compared
 Pair = tuple[int, int]
 
@@ -36,61 +36,88 @@ class Arrangement:
 
 def candidate_pairs(signatures: Sequence[str], new: Sequence[bool]) -> dict[Pair, list[Arrangement]]:
     """The pairs i < j of signatures that may be of one scan, at least one of them `new`, and how they may lie."""
-    read = [read_signature(text) for text in signatures]
     fresh = np.asarray(new, bool)
     found: dict[Pair, list[Arrangement]] = {}
     if fresh.any():
         for kind, search in enumerate((OWN, STRETCHED)):
-            cloud = Cloud.of([points[kind] for points in read], fresh)
-            proposed = Matches.of(cloud, alike_points(cloud, search), search).best(PROPOSED)
-            alike = all_alike_points(cloud, [pair for pair, _ in proposed], search.correlation)
-            for pair, arrangement in Matches.of(cloud, alike, search).best(search.enough):
-                found.setdefault(pair, []).append(arrangement)
+            points = [read_signature(text)[kind] for text in signatures]
+            for i, j in proposed_pairs(Cloud.of(points, fresh), search):
+                arrangement = arranged(points[i], points[j], search)
+                if arrangement:
+                    found.setdefault((i, j), []).append(arrangement)
     return found
 
 
-@dataclass(frozen=True)
-class Matches:
-    """Alike points of pairs of cases: `pair` (n, 2), `mirror` and `shift` (n, 3)."""
+def proposed_pairs(cloud: Cloud, search: Search) -> list[Pair]:
+    """The pairs i < j of cases of which hashing finds as many as PROPOSED alike points in one arrangement."""
+    one, other = alike_points(cloud, search)
+    number = int(cloud.owner.max(initial=0)) + 1
+    pair = cloud.owner[one].astype(np.int64) * number + cloud.owner[other]
+    ordered = np.sort(pair)
+    repeated = np.unique(ordered[PROPOSED - 1 :][ordered[PROPOSED - 1 :] == ordered[: len(ordered) - PROPOSED + 1]])
+    del ordered
+    some = _among(repeated, pair)
+    pair, one, other = pair[some], one[some], other[some]
+    mirror = cloud.turns[one] * cloud.turns[other]
+    shift = cloud.places[one] - mirror * cloud.places[other]
+    if search.placed:
+        some = _in_place(mirror, shift)
+        pair, mirror, shift = pair[some], mirror[some], np.zeros_like(shift[some])
+    way = (mirror < 0) @ np.array([1, 2, 4], np.int16)
+    proposed = np.zeros(0, np.int64)
+    for stagger in product((0, CELL // 2), repeat=3):
+        cells = np.column_stack([way, (shift + np.array(stagger, np.int16)) // CELL])
+        proposed = np.union1d(proposed, _repeated_rows(pair, cells))
+    return [(int(code // number), int(code % number)) for code in proposed]
 
-    pair: NDArray[np.intp]
-    mirror: NDArray[np.int64]
-    shift: NDArray[np.int64]
-    stretched: bool
 
-    @classmethod
-    def of(cls, cloud: Cloud, alike: tuple[Indices, Indices], search: Search) -> "Matches":
-        """The matches that these alike points of a cloud make; pairs with fewer than PROPOSED of them are left out."""
-        left, right = alike
-        one, other = cloud.owner[left], cloud.owner[right]
-        _, nth, count = np.unique(
-            one * (cloud.owner.max(initial=0) + 1) + other, return_inverse=True, return_counts=True
-        )
-        some = count[nth] >= PROPOSED
-        left, right = left[some], right[some]
-        mirror = cloud.turns[left] * cloud.turns[right]
-        shift = cloud.places[left] - mirror * cloud.places[right]
-        kept = np.ones(len(left), bool)
-        if search.placed:
-            kept = (np.abs(shift - np.where(mirror < 0, CUBE - 1, 0)) <= CELL // 2).all(1)
-        return cls(np.stack([one[some], other[some]], 1)[kept], mirror[kept], shift[kept], search.placed)
+def _among(some: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values are among some, which are sorted."""
+    if not len(some):
+        return np.zeros(len(values), bool)
+    return some[np.minimum(np.searchsorted(some, values), len(some) - 1)] == values
 
-    def best(self, enough: int) -> Iterator[tuple[Pair, Arrangement]]:
-        """Every pair with enough points in one arrangement, and the arrangement that most of its points have."""
-        if not len(self.pair):
-            return
-        frame = pd.DataFrame({"first": self.pair[:, 0], "second": self.pair[:, 1]})
-        frame["way"] = (self.mirror < 0) @ np.array([1, 2, 4])
-        frame[["z", "y", "x"]] = 0 if self.stretched else self.shift
-        found = []
-        for stagger in product((0, CELL // 2), repeat=3):
-            cell = {f"{a}_cell": (frame[a] + s) // CELL for a, s in zip("zyx", stagger, strict=True)}
-            groups = frame.assign(**cell).groupby(["first", "second", "way", *cell])
-            cells = groups[["z", "y", "x"]].mean().assign(count=groups.size())
-            found.append(cells[cells["count"] >= enough])
-        ranked = pd.concat(found).reset_index().sort_values(["count", "way", "z", "y", "x"], ascending=False)
-        chosen = ranked.drop_duplicates(["first", "second"]).sort_values(["first", "second"])
-        for first, second, way, *shift in chosen[["first", "second", "way", "z", "y", "x"]].to_numpy().tolist():
-            z, y, x = (-1 if int(way) >> axis & 1 else 1 for axis in range(3))
-            dz, dy, dx = (round(value) for value in shift)
-            yield (int(first), int(second)), Arrangement((z, y, x), None if self.stretched else (dz, dy, dx))
+
+def _repeated_rows(pair: NDArray[np.int64], cells: NDArray[np.int16]) -> NDArray[np.int64]:
+    """The pairs that have one of their rows of cells PROPOSED times or more."""
+    order = np.lexsort((*cells.T, pair))
+    pair, cells = pair[order], cells[order]
+    last, first = slice(PROPOSED - 1, None), slice(0, max(0, len(pair) - PROPOSED + 1))
+    return np.unique(pair[last][(pair[last] == pair[first]) & (cells[last] == cells[first]).all(1)])
+
+
+def _in_place(mirror: NDArray[np.int8], shift: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Which alike points of two stretched volumes lie where a copy's would."""
+    return (np.abs(shift - np.where(mirror < 0, CUBE - 1, 0)) <= NEAR).all(1)
+
+
+def arranged(one: Points, other: Points, search: Search) -> Arrangement | None:
+    """The arrangement in which most points of two cases are alike; none where these are not enough."""
+    mine, theirs = all_alike_points(one, other, search.correlation)
+    mirror = one.turns[mine] * other.turns[theirs]
+    shift = one.places[mine] - mirror * other.places[theirs]
+    if search.placed:
+        kept = _in_place(mirror, shift)
+        mine, theirs, mirror, shift = mine[kept], theirs[kept], mirror[kept], np.zeros_like(shift[kept])
+    if len(mine) < PROPOSED:
+        return None
+    together = (np.abs(shift[:, None] - shift) <= NEAR).all(2) & (mirror[:, None] == mirror).all(2)
+    best = int(together.sum(1).argmax())
+    members = together[best]
+    count = min(len(np.unique(side[members])) for side in (mine, theirs))
+    z, y, x = mirror[best].tolist()
+    moved = np.rint(shift[members].mean(0)).astype(int)
+    shared = _shared_points(one.places, mirror[best] * other.places + moved, search.placed)
+    if count < PROPOSED or count * count < search.enough * shared:
+        return None
+    dz, dy, dx = moved.tolist()
+    return Arrangement((z, y, x), None if search.placed else (dz, dy, dx))
+
+
+def _shared_points(one: NDArray, other: NDArray, whole: bool) -> int:
+    """How many points of two cases, arranged, lie in what the others span: the smaller number of both."""
+    if whole:
+        return min(len(one), len(other))
+    return min(
+        int(((a >= b.min(0) - NEAR) & (a <= b.max(0) + NEAR)).all(1).sum()) for a, b in ((one, other), (other, one))
+    )

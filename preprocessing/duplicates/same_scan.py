@@ -22,6 +22,7 @@ NOISE_HU = 3.0
 SAME_AGREEMENT = 0.9
 HOPELESS = 0.5  # an agreement at twice the voxel size below which nobody looks closer
 SMALLEST_OVERLAP = 0.5  # of the smaller volume
+HALVED_OVERLAP = 0.7  # of that, before the arrangement is refined
 DOUBTFUL = 0.7  # an agreement of their middles below which the whole volumes are not compared
 LOOKED_AT = 64  # voxels: longest edge of the part in which the shift is sought
 STRETCHED = 48  # voxels: longest edge of the common grid
@@ -40,19 +41,25 @@ def agreement(first: NDArray[np.int16], second: NDArray[np.int16], arrangement: 
         return _stretched(one, other)
     other = _mirrored(other, arrangement.mirror)
     flipped = [(n - 1) * (step < 0) for n, step in zip(other.shape, arrangement.mirror, strict=True)]
-    shift = [s - n for s, n in zip(arrangement.shift, flipped, strict=True)]
-    value, shift = _climbed(_band(_halved(one), 2), _band(_halved(other), 2), tuple(s // 2 for s in shift))
+    shift = tuple(s - n for s, n in zip(arrangement.shift, flipped, strict=True))
+    needed = SMALLEST_OVERLAP * min(one.size, other.size)
+    parts = _overlapping(one, other, shift)
+    if parts[0].size < HALVED_OVERLAP * needed:
+        return -1.0
+    value, further = _climbed(*(_band(_halved(part), 2) for part in parts))
     if value < HOPELESS:
         return value
-    shift = tuple(2 * s for s in shift)
-    textures = [_band(part) for part in _middle(one, other, shift)]
-    value, further = _climbed(textures[0], textures[1], (0, 0, 0))
+    shift = tuple(s + 2 * more for s, more in zip(shift, further, strict=True))
+    textures = [_band(part) for part in _overlapping(one, other, shift, LOOKED_AT)]
+    value, further = _climbed(textures[0], textures[1])
     if value < DOUBTFUL:
         return value
-    other = ndimage.shift(other, _between(textures[0], textures[1], further), mode="nearest")
-    return _overlap_correlation(
-        _band(one), _band(other), tuple(s + more for s, more in zip(shift, further, strict=True))
-    )
+    shift = tuple(s + more for s, more in zip(shift, further, strict=True))
+    one, other = _overlapping(one, other, shift)
+    if one.size < needed:
+        return -1.0
+    other = _moved(other, _between(textures[0], textures[1], further))
+    return _correlation(_band(one), _band(other))
 
 
 def _stretched(one: NDArray, other: NDArray) -> float:
@@ -66,19 +73,21 @@ def _mirrored(volume: NDArray, mirror: Sequence[int]) -> NDArray:
     return volume[tuple(slice(None, None, step) for step in mirror)]
 
 
-def _middle(one: NDArray, other: NDArray, shift: Shift) -> tuple[NDArray, NDArray]:
-    """The middle of what overlaps at a shift, of both volumes, at most LOOKED_AT voxels long along each axis."""
+def _overlapping(one: NDArray, other: NDArray, shift: Shift, longest: int | None = None) -> tuple[NDArray, NDArray]:
+    """What overlaps at a shift, of both volumes: its middle, at most `longest` voxels along each axis."""
     mine, theirs = [], []
     for n, m, s in zip(one.shape, other.shape, shift, strict=True):
-        low, high = max(0, s), min(n, m + s)
-        cut = max(0, high - low - LOOKED_AT) // 2
+        low = max(0, s)
+        high = max(low, min(n, m + s))
+        cut = max(0, high - low - (longest or high)) // 2
         mine.append(slice(low + cut, high - cut))
         theirs.append(slice(low + cut - s, high - cut - s))
     return one[tuple(mine)], other[tuple(theirs)]
 
 
-def _climbed(one: NDArray, other: NDArray, shift: Shift) -> tuple[float, Shift]:
-    """The local maximum of the correlation over whole-voxel shifts of `other` from a first guess, and where it is."""
+def _climbed(one: NDArray, other: NDArray) -> tuple[float, Shift]:
+    """The local maximum of the correlation over whole-voxel shifts of `other`, from none on, and where it is."""
+    shift: Shift = (0, 0, 0)
     best = _overlap_correlation(one, other, shift)
     while True:
         steps = [tuple(s + d * (a == axis) for a, s in enumerate(shift)) for axis in range(3) for d in (-1, 1)]
@@ -101,18 +110,22 @@ def _between(one: NDArray, other: NDArray, shift: Shift) -> list[float]:
     return out
 
 
-def _overlap_correlation(one: NDArray, other: NDArray, shift: tuple[int, ...]) -> float:
-    low = [max(0, s) for s in shift]
-    high = [min(n, m + s) for n, m, s in zip(one.shape, other.shape, shift, strict=True)]
-    overlap = np.prod([max(0, b - a) for a, b in zip(low, high, strict=True)])
-    if overlap < SMALLEST_OVERLAP * min(one.size, other.size):
-        return -1.0
-    here = one[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    there = other[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, shift, strict=True))]
-    return _correlation(here, there)
+def _moved(volume: NDArray[np.float32], voxels: Sequence[float]) -> NDArray[np.float32]:
+    """A volume moved by less than a voxel along each axis, by windowed sinc."""
+    for axis, part in enumerate(voxels):
+        taps = np.sinc(np.arange(-3, 4) + part) * np.sinc((np.arange(-3, 4) + part) / 4)
+        volume = ndimage.correlate1d(volume, taps / taps.sum(), axis, mode="nearest")
+    return volume
+
+
+def _overlap_correlation(one: NDArray, other: NDArray, shift: Shift) -> float:
+    here, there = _overlapping(one, other, shift)
+    return _correlation(here, there) if here.size >= SMALLEST_OVERLAP * min(one.size, other.size) else -1.0
 
 
 def _correlation(one: NDArray, other: NDArray) -> float:
+    if not one.size:
+        return -1.0
     one, other = one - one.mean(), other - other.mean()
     scale = float(np.sqrt(np.vdot(one, one) * np.vdot(other, other)))
     return float(np.vdot(one, other)) / scale if scale > 0 else -1.0
@@ -137,6 +150,7 @@ def _resized(volume: NDArray[np.float32], shape: list[int]) -> NDArray[np.float3
 
 
 def _halved(volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    even = volume[tuple(slice(0, n - n % 2) for n in volume.shape)]
-    z, y, x = (n // 2 for n in even.shape)
-    return even.reshape(z, 2, y, 2, x, 2).mean((1, 3, 5))
+    steps = [min(2, n) for n in volume.shape]
+    even = volume[tuple(slice(0, n // step * step) for n, step in zip(volume.shape, steps, strict=True))]
+    blocks = [length for n, step in zip(even.shape, steps, strict=True) for length in (n // step, step)]
+    return even.reshape(blocks).mean((1, 3, 5))

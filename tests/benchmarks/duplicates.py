@@ -1,59 +1,57 @@
-"""Duplicates, measured: how many copies of a scan are found by what was done to them, and how many others are merged.
+"""Duplicates, measured: how many copies of a scan are found by what was done to them, and how many others are joined.
 
-Copies are made of every second real scan before it is resampled, as another data set would hold them, and sought among
-all real scans and phantoms of two seeds; the last of these rows compares the scans themselves. The seconds are those of
-finding candidates among many made-up signatures, whose neighbourhoods are mixed from real ones.
+Copies of all real scans and of phantoms are made as another data set would hold them and sought among all scans. What
+is no copy is sought as well: other people, other visits, bodies alike. The scans are in two halves, a and b: the last
+rows choose the agreement that counts as one scan on one half and judge it on the other. A copy is found if the scan
+that it was made from is; agreement is the lowest of copies that became candidates, and the highest of others.
 """
 
-import base64
-import tempfile
-import time
-from collections.abc import Collection, Iterator, Mapping
+import multiprocessing
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.lake import open_lake
-from preprocessing.case import CaseError
-from preprocessing.decoding.decode import read_image
-from preprocessing.duplicates.candidates import candidate_pairs
-from preprocessing.duplicates.same_scan import is_same_scan
-from preprocessing.duplicates.signature import POINTS, RECORD, SAMPLES, signature
-from preprocessing.geometry import Geometry
-from preprocessing.orient import turn_towards
-from preprocessing.pyramid import downsample2
-from preprocessing.quality import audit
-from preprocessing.resample import output_grid, resample, resample_onto
-from preprocessing.sources.folder import FolderSource
-from preprocessing.sources.phantom import PhantomSource
-from preprocessing.volume import Volume
+from benchmarks.duplicates_copies import COPIES, VISITS, Scan, copy_of
+from benchmarks.duplicates_scale import cost
+from benchmarks.duplicates_scans import coarse, half, phantoms, real_scans, relation, same_scan
+from preprocessing.duplicates.candidates import Arrangement, candidate_pairs
+from preprocessing.duplicates.same_scan import SAME_AGREEMENT, agreement
+from preprocessing.duplicates.signature import signature
 
-TITLE = "duplicates: share of copies found and of merged pairs that are one scan; seconds to find candidates"
-FINE_MM = 0.9
-Scan = tuple[NDArray[np.int16], Geometry]
-COPIES = (
-    *("saved again", "mirrored x", "mirrored z", "mirrored x z", "half of z", "60 mm of z", "cut in plane 10 %"),
-    *("cut in plane 20 %", "padded", "1.5 mm slices", "3 mm slices", "5 mm slices", "spacing 1 1 1"),
-    *("HU -1000..1000", "HU -160..240", "24 HU higher", "half of z, mirrored, 5 mm"),
-)
-TRUE_PAIRS = {
-    ("abdomen-3mm", "abdomen-3mm-crop"),
-    ("chest-4mm__ct-64", "chest-4mm__dicom"),
-    ("head-phantom-thick-thin__1mm", "head-phantom-thick-thin__5mm"),
-    ("sarcoma-dicom-rtstruct__image", "sarcoma__STS_032"),
-}
+TITLE = "duplicates: pairs that are one scan and pairs that are not, and how many are joined, by half of the scans"
+MARGIN = 0.05  # of agreement, above all pairs of a half that are not one scan: what a choice on that half leaves
+NO_CANDIDATE = -1.0
+Row = dict[str, Any]
+Stored = Mapping[str, tuple[NDArray[np.int16], str]]
 
 
-def run(data: Path, quick: bool = False) -> list[dict[str, Any]]:
-    """Recall and precision by copy and over all pairs of scans, and the time of finding candidates."""
+@dataclass(frozen=True)
+class Compared:
+    """Two scans, what was done to the second ("" for another's copy), whether they are one, and their agreement."""
+
+    what: str
+    one: str
+    other: str
+    same: bool | None
+    agreement: float
+
+
+def run(data: Path, quick: bool = False) -> list[Row]:
+    """Recall by copy, joins by kind of others, thresholds judged on the half that did not choose them, and cost."""
     real = real_scans(data, ("chest-4mm", "spine") if quick else ("",))
-    stored = stored_volumes(real | phantoms(2 if quick else 10))
-    every_second = {name: real[name] for name in sorted(real)[::2]}
-    rows = measure(stored, stored_copies(every_second, COPIES[:2] if quick else COPIES), TRUE_PAIRS)
-    texts = [signature(stored[name]) for name in real]
-    return rows + [_seconds(texts, *sizes) for sizes in (((100, 10),) if quick else ((10_000, 100), (10_000, 10_000)))]
+    scans = real | phantoms((6,)) if quick else real | phantoms()
+    changes = [*COPIES, *VISITS][:2] if quick else [*COPIES, *VISITS]
+    stored = stored_scans(scans)
+    compared = [*compare_scans(stored), *compare_copies(scans, stored, changes)]
+    texts = [text for _, text in stored.values()]
+    sizes = ((100, 10),) if quick else ((10_000, 100), (10_000, 10_000))
+    return [*rows_of(compared), *judged(compared), *(_cost_row(texts, *size) for size in sizes)]
 
 
 def main() -> None:
@@ -61,177 +59,119 @@ def main() -> None:
     import os
 
     for row in run(Path(os.environ["MEDDIFF_TEST_DATA"])):
-        print(row)
+        print(*(f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row.values()), sep=" | ", flush=True)
 
 
-def real_scans(data: Path, names: Collection[str]) -> dict[str, Scan]:
-    """The CTs of the folder whose id begins with one of these names, by id, in the scanner's grid."""
-    cases = [case for case in FolderSource(path=str(data)).cases() if case.id.startswith(tuple(names))]
-    scans = {}
-    for case in cases:
-        try:
-            volume = audit(read_image(case))
-        except CaseError:
-            continue
-        scans[case.id] = _halved_in_plane((volume.image, volume.geometry))
-    return scans
+def stored_scans(scans: Mapping[str, Scan]) -> dict[str, tuple[NDArray[np.int16], str]]:
+    """The level of every scan that its signature is taken from, and the signature."""
+    volumes = {name: coarse(*scan) for name, scan in scans.items()}
+    return {name: (volume, signature(volume)) for name, volume in volumes.items()}
 
 
-def _halved_in_plane(scan: Scan) -> Scan:
-    """Scans finer than FINE_MM in plane at twice the pixel size, to save time."""
-    image, geometry = scan
-    z, y, x = geometry.spacing_mm
-    if min(y, x) > FINE_MM:
-        return scan
-    grid = output_grid(geometry, (z, 2 * y, 2 * x))
-    return resample_onto(image, geometry, grid), grid
-
-
-def phantoms(count: int) -> dict[str, Scan]:
-    """The first patients of two seeds."""
-    scans = {}
-    with tempfile.TemporaryDirectory() as folder:
-        lake = open_lake(folder)
-        for seed in (0, 1):
-            source = PhantomSource(patients=count // 2, seed=seed, dose_pairs=False)
-            for case in source.cases():
-                volume = audit(read_image(source.fetch(case, lake, Path(folder))))
-                scans[f"{case.id} of seed {seed}"] = volume.image, volume.geometry
-    return scans
-
-
-def copies(image: NDArray[np.int16], geometry: Geometry) -> Iterator[tuple[str, Scan]]:
-    """Every copy of a scan, by its name in `COPIES`."""
-    turn = turn_towards(geometry)
-    image, spacing = turn.array(image), turn.geometry(geometry).spacing_mm
-    depth, height, width = image.shape
-    slices = {mm: _sliced((image, Geometry(image.shape, spacing)), mm) for mm in (1.5, 3.0, 5.0)}
-    start = int(0.23 * depth)
-    thick = slices[5.0][0]
-    made = {
-        "saved again": (image, spacing),
-        "mirrored x": (image[:, :, ::-1], spacing),
-        "mirrored z": (image[::-1], spacing),
-        "mirrored x z": (image[::-1, :, ::-1], spacing),
-        "half of z": (image[start : start + -(-depth // 2)], spacing),
-        "60 mm of z": (image[start : start + -int(-60 // spacing[0])], spacing),
-        "cut in plane 10 %": (image[:, height // 10 : -(height // 10), width // 10 : -(width // 10)], spacing),
-        "cut in plane 20 %": (image[:, height // 5 : -(height // 5), width // 5 : -(width // 5)], spacing),
-        "padded": (_padded(image), spacing),
-        "spacing 1 1 1": (image, (1.0, 1.0, 1.0)),
-        "HU -1000..1000": (np.clip(image, -1000, 1000), spacing),
-        "HU -160..240": (np.clip(image, -160, 240), spacing),
-        "24 HU higher": (image + np.int16(24), spacing),
-        "half of z, mirrored, 5 mm": (thick[len(thick) // 4 : -(len(thick) // 4), :, ::-1], (5.0, *spacing[1:])),
-    }
-    made |= {f"{mm:g} mm slices": (copy, grid.spacing_mm) for mm, (copy, grid) in slices.items()}
-    for name in COPIES:
-        array, at = made[name]
-        yield name, (np.ascontiguousarray(array), Geometry(array.shape, at))
-
-
-def _padded(image: NDArray[np.int16]) -> NDArray[np.int16]:
-    _, height, width = image.shape
-    return np.pad(image, ((0, 0), (height // 5, height // 9), (width // 7, width // 4)), constant_values=-1024)
-
-
-def _sliced(scan: Scan, thickness_mm: float) -> Scan:
-    image, geometry = scan
-    grid = output_grid(geometry, (thickness_mm, *geometry.spacing_mm[1:]))
-    return resample_onto(image, geometry, grid), grid
-
-
-def coarse(image: NDArray[np.int16], geometry: Geometry) -> NDArray[np.int16]:
-    """The pyramid level that signatures are taken from, of a scan stored at 2 mm."""
-    return downsample2(resample(Volume(image=image, geometry=geometry), 2.0).image)
-
-
-def stored_volumes(scans: Mapping[str, Scan]) -> dict[str, NDArray[np.int16]]:
-    """The level of every scan that its signature is taken from."""
-    return {name: coarse(*scan) for name, scan in scans.items()}
-
-
-def stored_copies(scans: Mapping[str, Scan], made: Collection[str]) -> dict[tuple[str, str], NDArray[np.int16]]:
-    """The same of every copy, by the scan's name and the copy's, one of `made`."""
-    made_of = {name: copies(*scan) for name, scan in scans.items()}
-    return {(name, copy): coarse(*scan) for name, some in made_of.items() for copy, scan in some if copy in made}
-
-
-def measure(
-    stored: Mapping[str, NDArray[np.int16]],
-    copied: Mapping[tuple[str, str], NDArray[np.int16]],
-    same: Collection[tuple[str, str]],
-) -> list[dict[str, Any]]:
-    """By copy, and over all pairs of stored scans: what is found of what is truly one scan, and what of the found is.
-
-    `same` are the pairs of stored scans that are one; a copy is found if the scan that it was made from is.
-    """
-    one = {pair for a, b in same for pair in ((a, b), (b, a))} | {(name, name) for name in stored}
-    merged: dict[str, list[tuple[str, str]]] = {copy: [] for copy in ("", *(copy for _, copy in copied))}
-    for copy, pair in _twins(stored, copied):
-        merged[copy].append(pair)
-    originals = merged.pop("")
+def compare_scans(stored: Stored) -> list[Compared]:
+    """All pairs of stored scans."""
+    names = list(stored)
+    found = candidate_pairs([text for _, text in stored.values()], [True] * len(names))
     rows = []
-    for copy, pairs in merged.items():
-        found = sum(a == b for a, b in pairs)
-        rows.append(_row(copy, sum(copy == other for _, other in copied), found, len(pairs), len(set(pairs) & one)))
-    wanted = sum(set(pair) <= stored.keys() for pair in same)
-    true = len(set(originals) & one)
-    number = len(stored) * (len(stored) - 1) // 2
-    return [*rows, _row(f"all {number} pairs", wanted, true, len(originals), true)]
+    for i, j in combinations(range(len(names)), 2):
+        one, other = names[i], names[j]
+        value = _agreement(stored[one][0], stored[other][0], found.get((i, j), ()))
+        same = same_scan(one, other)
+        rows.append(Compared("known pairs" if same else relation(one, other), one, other, same, value))
+    return rows
 
 
-def _twins(
-    stored: Mapping[str, NDArray[np.int16]], copied: Mapping[tuple[str, str], NDArray[np.int16]]
-) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Of every stored scan and of every copy the stored scans that it is taken for: the copy ("" for none) and both."""
-    what = [*((name, "") for name in stored), *copied]
-    volumes = [*stored.values(), *copied.values()]
-    for (i, j), arrangements in candidate_pairs([*map(signature, volumes)], [True] * len(volumes)).items():
-        if i < len(stored) and any(is_same_scan(volumes[i], volumes[j], one) for one in arrangements):
-            yield what[j][1], (what[j][0], what[i][0])
+def compare_copies(scans: Mapping[str, Scan], stored: Stored, changes: Collection[str]) -> list[Compared]:
+    """Copies and visits of every scan with all stored scans; on both cores. What is no candidate counts with its own
+    scan only."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=_keep, initargs=(stored, changes)) as pool:
+        return [row for rows in pool.map(_compare_copies_of, scans.items()) for row in rows]
 
 
-def _row(copy: str, wanted: int, found: int, merged: int, true: int) -> dict[str, Any]:
-    counts = {"copy": copy, "wanted": wanted, "found": found, "recall": found / max(1, wanted)}
-    return counts | {"merged": merged, "precision": true / merged if merged else 1.0, "seconds": None}
+_kept: dict[str, Any] = {}
 
 
-def _seconds(texts: list[str], count: int, new: int) -> dict[str, Any]:
-    """The time to find the candidates of `new` among `count` made-up signatures; none of them are one scan."""
-    signatures = made_up_signatures(texts, count)
-    start = time.perf_counter()
-    found = candidate_pairs(signatures, [n < new for n in range(count)])
-    seconds = time.perf_counter() - start
-    row = dict.fromkeys(("copy", "wanted", "found", "recall", "merged", "precision"))
-    return row | {"copy": f"{new} new of {count} ({len(found)} candidates)", "seconds": seconds}
+def _keep(stored: Stored, changes: Collection[str]) -> None:
+    _kept.update(stored=stored, changes=changes)
 
 
-def made_up_signatures(texts: list[str], count: int) -> list[str]:
-    """Signatures of nothing: each neighbourhood is a mixture of two real ones, at the place of a third."""
-    rng = np.random.default_rng(0)
-    pools: tuple[list[Any], list[Any]] = ([], [])
-    for data in map(base64.b64decode, texts):
-        records = np.frombuffer(data, RECORD, offset=1)
-        pools[0].append(records[: data[0]])
-        pools[1].append(records[data[0] :])
-    mixed = [_mixed(np.concatenate(pool), (count, size), rng) for pool, size in zip(pools, POINTS, strict=True)]
-    own = len(mixed[0][0]).to_bytes(1, "big")
-    return [base64.b64encode(own + a.tobytes() + b.tobytes()).decode() for a, b in zip(*mixed, strict=True)]
+def _compare_copies_of(item: tuple[str, Scan]) -> list[Compared]:
+    return copies_against(*item, _kept["stored"], _kept["changes"])
 
 
-def _mixed(pool: NDArray[Any], shape: tuple[int, int], rng: np.random.Generator) -> NDArray[Any]:
-    records = pool[rng.integers(0, len(pool), shape)]
-    for axis in "zyx":
-        records[axis] = pool[axis][rng.integers(0, len(pool), shape)]
-    levels = np.stack([pool["levels"] >> 4, pool["levels"] & 15], axis=-1).reshape(-1, SAMPLES) - 8.0
-    for row in records:
-        angle = rng.uniform(0, np.pi / 2, (len(row), 1))
-        one, other = (levels[rng.integers(0, len(pool), len(row))] for _ in range(2))
-        mixture = np.cos(angle) * one + np.sin(angle) * other
-        whole = np.clip(np.rint(mixture) + 8, 0, 15).astype(np.uint8)
-        row["levels"] = (whole[:, ::2] << 4) | whole[:, 1::2]
-    return records
+def copies_against(name: str, scan: Scan, stored: Stored, changes: Collection[str]) -> list[Compared]:
+    """Copies and visits of one scan, with it and with the stored scans that they are candidates with."""
+    copies = {what: coarse(*copy_of(scan, what)) for what in changes}
+    texts = [text for _, text in stored.values()] + [signature(copy) for copy in copies.values()]
+    found = candidate_pairs(texts, [n >= len(stored) for n in range(len(texts))])
+    rows = []
+    for j, (what, copy) in enumerate(copies.items(), len(stored)):
+        for i, (other, (volume, _)) in enumerate(stored.items()):
+            if other == name or (i, j) in found:
+                value = _agreement(volume, copy, found.get((i, j), ()))
+                same = what not in VISITS and same_scan(name, other)
+                rows.append(Compared(what if name == other else "", name, other, same, value))
+    return rows
+
+
+def _agreement(one: NDArray[np.int16], other: NDArray[np.int16], arrangements: Iterable[Arrangement]) -> float:
+    return max((agreement(one, other, arrangement) for arrangement in arrangements), default=NO_CANDIDATE)
+
+
+def rows_of(compared: Collection[Compared]) -> list[Row]:
+    """One row per copy of a scan and per kind of pairs that are not one scan."""
+    rows = []
+    for what in dict.fromkeys(pair.what for pair in compared if pair.what):
+        rows.append(_row(what, [pair for pair in compared if pair.what == what]))
+    others = [pair for pair in compared if not pair.what and pair.same is False]
+    return [*rows, _row("copies and other scans", others)] if others else rows
+
+
+def _row(what: str, pairs: Collection[Compared]) -> Row:
+    joined = [pair for pair in pairs if pair.agreement >= SAME_AGREEMENT]
+    same = {pair.same for pair in pairs} == {True}
+    extreme = min if same else max
+    value = extreme((p.agreement for p in pairs if p.agreement > NO_CANDIDATE), default=None)
+    said = {(True,): "yes", (False,): "no"}.get(tuple({pair.same for pair in pairs}), "either")
+    row: Row = {"what": what, "one scan": said, "pairs": len(pairs), "joined": len(joined)}
+    row |= {"share": round(len(joined) / len(pairs), 3), "agreement": value if value is None else round(value, 3)}
+    for name in "ab":
+        row[f"half {name}"] = f"{sum(half(p.one) == name for p in joined)}/{sum(half(p.one) == name for p in pairs)}"
+    return row | dict.fromkeys(("precision", "CPU s", "peak MB"))
+
+
+def judged(compared: Collection[Compared]) -> list[Row]:
+    """Recall and precision at the agreement in use, and on each half at the one that the other half chooses."""
+    rows = [_judgement(f"in use: {SAME_AGREEMENT}", compared, SAME_AGREEMENT)]
+    for chooser, judge in ("ab", "ba"):
+        limit = chosen([pair for pair in compared if {half(pair.one), half(pair.other)} == {chooser}])
+        judges = [pair for pair in compared if {half(pair.one), half(pair.other)} == {judge}]
+        rows.append(_judgement(f"chosen on {chooser}: {limit:.2f}, judged on {judge}", judges, limit))
+        rows.append(_judgement(f"in use: {SAME_AGREEMENT}, judged on {judge}", judges, SAME_AGREEMENT))
+    return rows
+
+
+def chosen(compared: Collection[Compared]) -> float:
+    """The least agreement, in steps of 0.01, that lies MARGIN above all pairs that are not one scan."""
+    highest = max((pair.agreement for pair in compared if pair.same is False), default=0.0)
+    return float(np.ceil(round((max(highest, 0.0) + MARGIN) * 100, 6)) / 100)
+
+
+def _judgement(what: str, pairs: Collection[Compared], limit: float) -> Row:
+    wanted = [pair for pair in pairs if pair.same]
+    joined = [pair for pair in pairs if pair.agreement >= limit and pair.same is not None]
+    found = sum(pair.same for pair in joined)
+    row: Row = {"what": what, "one scan": "", "pairs": len(wanted), "joined": len(joined)}
+    row |= {"share": round(found / max(1, len(wanted)), 3), "agreement": None, "half a": None, "half b": None}
+    return row | {"precision": round(found / max(1, len(joined)), 4), "CPU s": None, "peak MB": None}
+
+
+def _cost_row(texts: list[str], count: int, new: int) -> Row:
+    found, seconds, megabytes = cost(texts, count, new)
+    empty = dict.fromkeys(("one scan", "pairs", "joined", "share", "agreement", "half a", "half b", "precision"))
+    row: Row = {"what": f"{new} new of {count} made-up signatures ({found} candidates)"} | empty
+    return row | {"CPU s": round(seconds, 1), "peak MB": round(megabytes)}
 
 
 if __name__ == "__main__":

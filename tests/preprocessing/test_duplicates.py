@@ -4,28 +4,25 @@ import itertools
 
 import numpy as np
 import pytest
-from benchmarks.duplicates import (
-    COPIES,
-    TRUE_PAIRS,
-    made_up_signatures,
-    measure,
-    phantoms,
-    real_scans,
-    stored_copies,
-    stored_volumes,
-)
+from benchmarks.duplicates import Compared, chosen, compare_scans, copies_against, judged, stored_scans
+from benchmarks.duplicates_copies import COPIES, copy_of
+from benchmarks.duplicates_scale import made_up_signatures
+from benchmarks.duplicates_scans import coarse, half, phantom, real_scans, same_scan
 from store_samples import RECIPE, made_image, made_pyramid, made_record
 
 from infra.lake import open_lake
 from preprocessing.duplicates import clusters, find_twins
-from preprocessing.duplicates.alike import Cloud, alike_points, all_alike_points, keys_of, sharing
-from preprocessing.duplicates.candidates import OWN, PROPOSED, STRETCHED, Arrangement, Matches, candidate_pairs
+from preprocessing.duplicates.alike import Cloud, keys_of, sharing
+from preprocessing.duplicates.candidates import OWN, STRETCHED, Arrangement, arranged, candidate_pairs, proposed_pairs
 from preprocessing.duplicates.same_scan import SAME_AGREEMENT, agreement
-from preprocessing.duplicates.signature import coarse_level, read_signature, signature
+from preprocessing.duplicates.signature import Points, coarse_level, read_signature, signature
 from preprocessing.manifest import ManifestRow, commit
 from preprocessing.store import write_case
 
-COPIED = ("chest-4mm__ct-64", "head-4mm", "sarcoma__STS_001")
+MISSED = {
+    "chest-4mm__ct-64": set(),
+    "sarcoma__STS_003": set(),
+}
 
 
 def test_a_signature_is_small_text_also_of_the_longest_body():
@@ -113,65 +110,90 @@ def test_a_candidate_depends_on_its_two_signatures_alone():
         assert candidate_pairs([texts[i], texts[j]], new) == {(0, 1): together[i, j]}
 
 
+@pytest.mark.parametrize(("points", "alike", "found"), [(50, 4, False), (50, 5, True), (8, 2, True), (9, 2, False)])
+def test_of_fewer_points_fewer_need_be_alike(points, alike, found):
+    rng = np.random.default_rng(points)
+    places = rng.permutation(np.indices((10, 10, 10)).reshape(3, -1).T * 5).astype(np.int16)[:points]
+    one, other = rng.integers(0, 16, (2, points, 64)).astype(np.uint8)
+    other[:alike] = one[:alike]
+    turns = np.ones((points, 3), np.int8)
+    arrangement = arranged(Points(one, places, turns), Points(other, places + np.int16(7), turns), OWN)
+    assert arrangement == (Arrangement((1, 1, 1), (-7, -7, -7)) if found else None)
+
+
 @pytest.fixture(scope="module")
 def scans(real_data):
-    return real_scans(real_data, ("abdomen-3mm", "head-4mm", "sarcoma", "lung-two-visits", "chest-4mm"))
+    return real_scans(real_data, ("abdomen-3mm", "sarcoma", "lung-two-visits", "chest-4mm", "head-phantom"))
 
 
 @pytest.fixture(scope="module")
-def volumes(scans):
-    return stored_volumes(scans)
+def stored_real(scans):
+    return stored_scans(scans)
 
 
 @pytest.fixture(scope="module")
-def copied(scans):
-    return stored_copies({name: scans[name] for name in COPIED}, COPIES)
+def compared(stored_real):
+    return compare_scans(stored_real)
 
 
-def test_real_copies_are_found_and_taken_for_no_other_scan(volumes, copied):
-    *table, _ = measure(volumes, copied, TRUE_PAIRS)
-    assert {row["copy"]: row["wanted"] for row in table} == dict.fromkeys(COPIES, len(COPIED))
-    assert {row["copy"]: row["found"] for row in table if row["found"] < len(COPIED)} == {}
-    assert {row["precision"] for row in table} == {1.0}
+@pytest.mark.parametrize("name", MISSED)
+def test_real_copies_are_found_and_taken_for_no_other_scan(scans, stored_real, name):
+    pairs = copies_against(name, scans[name], stored_real, COPIES)
+    joined = [pair for pair in pairs if pair.agreement >= SAME_AGREEMENT]
+    assert COPIES.keys() - {pair.what for pair in joined if pair.other == name} == MISSED[name]
+    assert all(pair.same for pair in joined)
 
 
-def test_the_known_pairs_are_twins_and_no_other_scans_are(volumes):
-    (row,) = measure(volumes, {}, TRUE_PAIRS)
-    assert (row["wanted"], row["found"], row["merged"]) == (3, 3, 3)
-    assert len(volumes) > 10
+def test_the_known_pairs_are_twins_and_no_other_scans_are(compared):
+    joined = {(pair.one, pair.other) for pair in compared if pair.agreement >= SAME_AGREEMENT}
+    assert joined == {(pair.one, pair.other) for pair in compared if pair.same}
+    assert ("head-phantom-thick-thin__1mm", "head-phantom-thick-thin__5mm") in joined
+    assert (len(joined), len(compared)) == (4, 14 * 13 // 2)
+
+
+def test_two_visits_of_a_patient_are_two_scans(compared):
+    (visits,) = (pair for pair in compared if pair.what == "two visits")
+    assert 0.5 < visits.agreement < SAME_AGREEMENT - 0.05
+
+
+def test_people_scanned_in_one_way_are_different_scans():
+    (pair,) = compare_scans(stored_scans({f"phantom 6 of seed {seed}": phantom(seed, 6, 0) for seed in (0, 1)}))
+    assert (pair.what, pair.same) == ("one scanner: phantom", False)
+    assert pair.agreement < 0.5
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["own", "stretched"])
-def test_hashing_proposes_nearly_all_that_comparing_all_points_finds(volumes, copied, kind):
+def test_hashing_proposes_nearly_all_that_comparing_all_points_finds(scans, stored_real, kind):
     search = (OWN, STRETCHED)[kind]
-    read = [read_signature(signature(volume))[kind] for volume in (*volumes.values(), *copied.values())]
-    cloud = Cloud.of(read, np.ones(len(read), bool))
-    every = all_alike_points(cloud, list(itertools.combinations(range(len(read)), 2)), search.correlation)
-    wanted = {pair for pair, _ in Matches.of(cloud, every, search).best(search.enough)}
-    proposed = {pair for pair, _ in Matches.of(cloud, alike_points(cloud, search), search).best(PROPOSED)}
+    texts = [text for _, text in stored_real.values()]
+    texts += [signature(coarse(*copy_of(scans["sarcoma__STS_003"], copy))) for copy in COPIES]
+    read = [read_signature(text)[kind] for text in texts]
+    pairs = itertools.combinations(range(len(read)), 2)
+    wanted = {(i, j) for i, j in pairs if arranged(read[i], read[j], search)}
+    proposed = set(proposed_pairs(Cloud.of(read, np.ones(len(read), bool)), search))
     assert len(wanted) > 100
     assert len(wanted & proposed) >= 0.97 * len(wanted)
 
 
-def test_hashing_compares_few_of_many_points(volumes):
-    texts = made_up_signatures([signature(volume) for volume in volumes.values()], 300)
+def test_hashing_compares_few_of_many_points(stored_real):
+    texts = made_up_signatures([text for _, text in stored_real.values()], 300)
     cloud = Cloud.of([read_signature(text)[0] for text in texts], np.ones(len(texts), bool))
     compared = sum(len(one) for one, _ in sharing(keys_of(cloud, OWN, 0), cloud.fresh))
     assert 0 < compared < 5e-4 * len(cloud.owner) ** 2 / 2
 
 
-def test_two_visits_of_a_patient_are_two_scans(volumes):
-    one, other = (volume for name, volume in volumes.items() if name.startswith("lung-two-visits"))
-    found = candidate_pairs([signature(one), signature(other)], [True, True])
-    assert max((agreement(one, other, a) for some in found.values() for a in some), default=0) < SAME_AGREEMENT - 0.05
+def test_a_choice_on_one_half_is_judged_on_the_other():
+    names = [next(n for n in map(str, range(99)) if half(n) == which) for which in "ab"]
+    pairs = [Compared("copy", name, name, True, 0.9) for name in names]
+    pairs += [Compared("visit", name, name, False, value) for name, value in zip(names, (0.6, 0.7), strict=True)]
+    assert chosen(pairs[::2]) == 0.65
+    rows = {row["what"]: (row["share"], row["precision"]) for row in judged(pairs)}
+    assert rows["chosen on a: 0.65, judged on b"] == (1.0, 0.5)
+    assert rows["chosen on b: 0.75, judged on a"] == (1.0, 1.0)
 
 
-def test_phantoms_of_neighbouring_seeds_are_different_scans():
-    (row,) = measure(stored_volumes(phantoms(2)), {}, {})
-    assert row["merged"] == 0
-
-
-def test_thick_and_thin_slices_of_one_scan_are_twins(real_data):
-    volumes = stored_volumes(real_scans(real_data, ("head-phantom-thick-thin",)))
-    (row,) = measure(volumes, {}, TRUE_PAIRS)
-    assert (row["wanted"], row["found"], row["merged"]) == (1, 1, 1)
+def test_scans_of_one_person_are_in_one_half():
+    assert half("abdomen-3mm") == half("abdomen-3mm-crop")
+    assert half("lung-two-visits__3DCT_lung_baseline") == half("lung-two-visits__3DCT_lung_followup")
+    assert half("phantom 3") == half("phantom 3 again")
+    assert (same_scan("phantom 3", "phantom 3 unmoved"), same_scan("phantom 3", "phantom 3 again")) == (None, False)
