@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.duplicates_copies import Scan
 from preprocessing.case import CaseError
-from preprocessing.decoding.decode import read_volume
+from preprocessing.decoding.decode import read_image
 from preprocessing.geometry import Geometry
 from preprocessing.pyramid import downsample2
 from preprocessing.quality import audit
@@ -40,7 +40,7 @@ def real_scans(data: Path, names: Collection[str] = ("",)) -> dict[str, Scan]:
     for case in FolderSource(path=str(data)).cases():
         if case.id.startswith(tuple(names)):
             try:
-                volume = audit(read_volume(case.replace(labels=(), lesion=())))
+                volume = audit(read_image(case))
             except CaseError:
                 continue
             scans[case.id] = _halved_in_plane((volume.image, volume.geometry))
