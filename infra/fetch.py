@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from infra.checksums import Record
+from infra.meter import current_meter
 from infra.partial import Partial
 from infra.remote import (
     ChangedError,
@@ -51,10 +52,12 @@ class Watch:
         self.received = 0
         self._key, self._progress = key, progress
         self._stopped = stopped or threading.Event()
+        self._meter = current_meter()
 
     def saw(self, count: int, done: int, total: int | None) -> None:
         """Another `count` bytes travelled; `done` of `total` are there."""
         self.received += count
+        self._meter.add(count)
         self.sleep(0)
         if self._progress:
             self._progress(self._key, done, total)
