@@ -10,19 +10,23 @@ from flows.profiles import Profile
 from infra.config import Config
 from infra.lake import Lake
 from infra.settings import load_settings
-from preprocessing.manifest import Manifest, read_manifest
+from preprocessing.manifest import IDENTITY, PLANNED, Manifest, read_manifest
 from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
 from training.runs import finetune_key, pretrain_key, run_exists
 
 
 class StageStatus(Config):
-    """What would become of one stage; `key` is its result's place in the lake, "" where that is not known yet."""
+    """What would become of one stage; `key` is its result's place in the lake, "" where that is not known yet.
+
+    `cases` is how many an ingest lists.
+    """
 
     stage: str
     status: Literal["unchanged", "would run"]
     why: str
     key: str = ""
+    cases: int = 0
 
     @property
     def unchanged(self) -> bool:
@@ -37,7 +41,7 @@ def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
         UserError: a source cannot be listed or the lake cannot be read.
     """
     sources = [spec.make() for spec in profile.sources]
-    manifest = read_manifest(lake, profile.full_recipe) if lake else None
+    manifest = read_manifest(lake, profile.full_recipe, columns=(*IDENTITY, *PLANNED)) if lake else None
     if lake is None or manifest is None or not manifest.number:
         first = [_would_run(f"ingest {one.info.name}", _first_time(lake, one)) for one in sources]
         return [*first, *_unknown(profile, "there is no data yet")]
@@ -61,23 +65,22 @@ def ingest_status(lake: Lake, manifest: Manifest, source: Source, selection: Sel
     Raises:
         UserError: the source cannot be listed, or the lake was filled under another key than its names' hashes.
     """
+    from preprocessing.changes import find_changes, known_cases, without_namesakes
     from preprocessing.identity import prepared
-    from preprocessing.ingest import is_unchanged, rows_by_id, without_namesakes
 
     source = prepared(source, lake, load_settings())
     stage = f"ingest {source.info.name}"
-    rows = rows_by_id(manifest, source)
     if not source.is_listed(lake):
         return _would_run(stage, _first_time(lake, source))
     selection.require(source.info, lake)
-    cases = selected(without_namesakes(source.cases(lake)), rows, selection, lake)
-    listed = {case.id: case for case in cases}
-    new = len(listed.keys() - rows.keys())
-    gone = len(rows.keys() - listed.keys())
-    changed = sum(not is_unchanged(listed[name], rows[name]) for name in listed.keys() & rows.keys())
-    if new or gone or changed:
-        return _would_run(stage, f"{new} new, {changed} changed, {gone} no longer listed")
-    return StageStatus(stage=stage, status="unchanged", why=f"{len(rows)} cases as in manifest {manifest.number}")
+    known = known_cases(manifest, source)
+    cases = selected(without_namesakes(source.cases(lake)), known, selection, lake)
+    if found := find_changes(known, cases, source):
+        changed = len(found.changed) + len(found.renoted)
+        counts = f"{len(found.new)} new, {changed} changed, {len(found.withdrawn)} no longer listed"
+        return _would_run(stage, counts).replace(cases=len(cases))
+    why = f"{len(cases)} cases as in manifest {manifest.number}"
+    return StageStatus(stage=stage, status="unchanged", why=why, cases=len(cases))
 
 
 def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatus]:

@@ -1,30 +1,35 @@
 """Ingesting: list the sources, convert what changed in parallel, commit the manifest.
 
-Whether a case changed is decided from the manifest's rows alone: the same version token means that nothing of it is
-read. A case whose worker dies is quarantined like any other bad case, and tried again by the next ingest.
+Where a listing shows no change, nothing is read, no worker starts and nothing is committed. A case whose worker dies is
+quarantined like any other bad case, and tried again by the next ingest.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
+
+from pydantic import Field
 
 from infra.cluster import fan_out, open_cluster
 from infra.config import Config
 from infra.errors import UserError
 from infra.fetch import Progress as Transfer
 from infra.lake import Lake
+from infra.meter import metered
 from infra.settings import Settings, load_settings
 from preprocessing.case import Case
+from preprocessing.changes import Changes, find_changes, known_cases, root_of, without_namesakes
 from preprocessing.convert import UNEXPECTED, convert_case, quarantined_row
 from preprocessing.identity import IdentifiedSource, prepared, remember_identities, silenced
-from preprocessing.manifest import Manifest, ManifestRow, commit, read_manifest
-from preprocessing.origins import remember_root, root_id, several_roots, source_root
-from preprocessing.preview import contact_sheet, preview_key, sheet_key
+from preprocessing.manifest import PLANNED, Kept, Manifest, ManifestRow, commit, read_manifest
+from preprocessing.origins import remember_root, root_id, source_root
+from preprocessing.preview import SHEET_CASES, contact_sheet, preview_key, sheet_key
 from preprocessing.recipe import Recipe
+from preprocessing.seal import read_seal
 from preprocessing.segmenter import require_segmenter
 from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
@@ -34,13 +39,23 @@ Progress = Callable[[str, int, int, ManifestRow | None], None]
 
 
 class SourceCounts(Config):
-    """What became of one source's cases."""
+    """What became of one source's cases.
+
+    Of the `listed`, those that were new or changed are `converted`, the others are `unchanged`; all of them are either
+    `sealed` or `quarantined`, for so many of each of the `reasons`. `withdrawn` ones are listed no more. `received`
+    bytes travelled; the converted cases take `stored` bytes in the lake.
+    """
 
     source: str
     listed: int = 0
+    sealed: int = 0
     converted: int = 0
     unchanged: int = 0
     quarantined: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict)
+    withdrawn: int = 0
+    received: int = 0
+    stored: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,37 +112,14 @@ def ingest(
         workers = _Workers(stack, settings)
         for given in sources:
             source = prepared(given, lake, settings)
-            known = rows_by_id(read_manifest(lake, recipe), source)
-            rows, done = _ingest_source(lake, recipe, source, known, selection, workers, on_progress, on_transfer)
-            _remember(source, settings, lake)
-            manifest = commit(lake, recipe, {source.info.name: rows}, _replaced_roots(source))
+            counts.append(_ingest_source(lake, recipe, source, selection, workers, on_progress, on_transfer))
             source.finish(lake)
-            counts.append(done)
-            if done.converted:
-                _write_sheet(lake, recipe, source.info.name, manifest)
     return IngestSummary(read_manifest(lake, recipe), tuple(counts))
-
-
-def rows_by_id(manifest: Manifest, source: Source) -> dict[str, ManifestRow]:
-    """The manifest's rows of a source, of its own folder where it has several, by the id that the source lists."""
-    rows = manifest.rows[manifest.rows["source"] == source.info.name]
-    if root := _root(source):
-        rows = rows[rows["root"] == root]
-    found = Manifest(rows).by_case().values()
-    return {row.listed: row for row in found}
-
-
-def _root(source: Source) -> str:
-    """The id of the folder in the rows of a source that may have several; "" for every other source."""
-    if isinstance(source, IdentifiedSource):
-        return source.root if several_roots(source.source) else ""
-    folder = source_root(source)
-    return root_id(folder) if folder and several_roots(source) else ""
 
 
 def _replaced_roots(source: Source) -> tuple[str, ...] | None:
     """The folders whose rows a commit replaces: also those of the same folder before its names were hidden."""
-    if not (root := _root(source)):
+    if not (root := root_of(source)):
         return None
     return (root, root_id(source.folder)) if isinstance(source, IdentifiedSource) else (root,)
 
@@ -156,42 +148,69 @@ def _ingest_source(
     lake: Lake,
     recipe: Recipe,
     source: Source,
-    known: dict[str, ManifestRow],
     selection: Selection,
     workers: _Workers,
     on_progress: Progress | None,
     on_transfer: Transfer | None,
-) -> tuple[list[ManifestRow], SourceCounts]:
+) -> SourceCounts:
     name = source.info.name
     selection.require(source.info, lake)
-    cases = selected(without_namesakes(source.cases(lake, on_transfer)), known, selection, lake)
+    before = read_manifest(lake, recipe, columns=PLANNED)
+    known = known_cases(before, source)
+    with metered() as traffic:
+        cases = selected(without_namesakes(source.cases(lake, on_transfer)), known, selection, lake)
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
-    looked_up = [(case, _unchanged_row(case, known)) for case in cases]
-    rows = [_noted(row, case, source) for case, row in looked_up if row]
-    unchanged = len(rows)
-    pending = [case for case, row in looked_up if row is None]
-    require_segmenter(recipe, pending, workers.settings)
+    changes = find_changes(known, cases, source)
+    require_segmenter(recipe, changes.pending, workers.settings)
     report = on_progress or (lambda *_: None)
-    report(name, unchanged, len(cases), None)
-    for row in _convert_all(lake, recipe, source, pending, workers):
-        rows.append(row)
-        report(name, len(rows), len(cases), row)
-    refused = Counter(row.status for row in rows)["quarantined"]
-    counts = SourceCounts(
-        source=name, listed=len(cases), converted=len(pending), unchanged=unchanged, quarantined=refused
+    report(name, len(changes.unchanged), len(cases), None)
+    results = []
+    for result in _convert_all(lake, recipe, source, changes.pending, workers):
+        results.append(result)
+        report(name, len(changes.unchanged) + len(results), len(cases), result.row)
+    _remember(source, workers.settings, lake)
+    if changes:
+        kept = Kept({case.id: changes.renoted.get(case.id, {}) for case in changes.unchanged}, before.number)
+        rows = {name: [result.row for result in results]}
+        _write_sheet(lake, recipe, name, commit(lake, recipe, rows, _replaced_roots(source), kept))
+    return _counts(name, changes, results).replace(received=traffic.received + sum(r.received for r in results))
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """A case's row, the bytes that travelled for it, the bytes that it takes in the lake."""
+
+    row: ManifestRow
+    received: int = 0
+    stored: int = 0
+
+
+def _counts(name: str, changes: Changes, results: Sequence[_Converted]) -> SourceCounts:
+    known = [changes.known[case.id] for case in changes.unchanged]
+    rows = [*known, *(result.row for result in results)]
+    reasons = Counter(row.reason or "" for row in rows if row.status == "quarantined")
+    return SourceCounts(
+        source=name,
+        listed=len(rows),
+        sealed=len(rows) - reasons.total(),
+        converted=len(results),
+        unchanged=len(known),
+        quarantined=reasons.total(),
+        reasons=dict(reasons.most_common()),
+        withdrawn=len(changes.withdrawn),
+        stored=sum(result.stored for result in results),
     )
-    return rows, counts
 
 
 def _convert_all(
     lake: Lake, recipe: Recipe, source: Source, cases: list[Case], workers: _Workers
-) -> Iterator[ManifestRow]:
+) -> Iterator[_Converted]:
     convert = partial(_convert, source=source, recipe=recipe, lake=lake)
     healthy = []
     for case in cases:
         if case.problem:
-            yield _noted(quarantined_row(case, lake, source, case.problem), case, source)
+            yield _Converted(_noted(quarantined_row(case, lake, source, case.problem), case, source))
         else:
             healthy.append(case)
     if not healthy:
@@ -200,21 +219,24 @@ def _convert_all(
         if isinstance(result, UserError):
             raise result
         if isinstance(result, Exception):
-            result = quarantined_row(case, lake, source, _worker_reason(result))
-            logger.error("%s/%s: %s", case.source, case.id, _noted(result, case, source).reason)
-        yield _noted(result, case, source)
+            result = _Converted(quarantined_row(case, lake, source, _worker_reason(result)))
+            logger.error("%s/%s: %s", case.source, case.id, _noted(result.row, case, source).reason)
+        yield replace(result, row=_noted(result.row, case, source))
 
 
-def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake) -> ManifestRow:
-    if isinstance(source, IdentifiedSource):
-        with silenced():
-            return convert_case(case, source, recipe, lake, partial(source.finding, case=case))
-    return convert_case(case, source, recipe, lake)
+def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake) -> _Converted:
+    hidden = isinstance(source, IdentifiedSource)
+    wording = {"wording": partial(source.finding, case=case)} if isinstance(source, IdentifiedSource) else {}
+    with metered() as traffic, silenced() if hidden else nullcontext():
+        row = convert_case(case, source, recipe, lake, **wording)
+    seal = read_seal(lake, row.key) if row.key else None
+    stored = sum(size for size, _ in seal.objects.values()) if seal else 0
+    return _Converted(row, traffic.received, stored)
 
 
 def _noted(row: ManifestRow, case: Case, source: Source) -> ManifestRow:
     """The row with what only the source knows: its folder, the declared split, and hashes in place of names."""
-    changes: dict[str, object] = {"root": _root(source), "declared": case.split, "case": case.id}
+    changes: dict[str, object] = {"root": root_of(source), "declared": case.split, "case": case.id}
     if isinstance(source, IdentifiedSource):
         reason = source.reason(row.reason, case) if row.reason else row.reason
         changes |= {"origin": source.origin(case), "reason": reason}
@@ -227,40 +249,12 @@ def _worker_reason(error: Exception) -> str:
     return f"{UNEXPECTED}{type(error).__name__}: {error}"
 
 
-def is_unchanged(case: Case, row: ManifestRow) -> bool:
-    """Whether nothing of a listed case has to be read, given its row: same version, and not refused by accident."""
-    if not case.version or row.version != case.version:
-        return False
-    if row.status == "sealed":
-        return True
-    reason = row.reason or ""
-    return not reason.startswith(UNEXPECTED) and reason == (case.problem or reason)
-
-
-def _unchanged_row(case: Case, known: dict[str, ManifestRow]) -> ManifestRow | None:
-    row = known.get(case.id)
-    return row if row and is_unchanged(case, row) else None
-
-
-def without_namesakes(cases: Sequence[Case]) -> list[Case]:
-    """Every case under a name of its own; a second one of a name is kept as a problem, never dropped."""
-    seen: Counter[str] = Counter()
-    out = []
-    for case in cases:
-        seen[case.id] += 1
-        if seen[case.id] > 1:
-            problem = f"{seen[case.id]} cases of source {case.source} are called {case.id}; rename one"
-            case = case.replace(id=f"{case.id}#{seen[case.id]}", problem=problem)
-        out.append(case)
-    return out
-
-
 def _write_sheet(lake: Lake, recipe: Recipe, source: str, manifest: Manifest) -> None:
-    pictures = []
-    for row in Manifest(manifest.sealed(source=source)).by_case().values():
+    pictures, sealed = [], manifest.sealed(source=source)
+    for row in Manifest(sealed[:SHEET_CASES]).by_case().values():
         try:
             pictures.append((row.case, lake.read(preview_key(recipe, source, row.listed, row.input))))
         except FileNotFoundError:
             logger.info("no preview of %s/%s", source, row.case)
     if pictures:
-        lake.write(sheet_key(recipe, source), contact_sheet(source, pictures))
+        lake.write(sheet_key(recipe, source), contact_sheet(source, pictures, len(sealed)))

@@ -5,88 +5,52 @@ the folders it names, where a source reads several) and keeps the others; of two
 merges and takes the next number.
 """
 
-import io
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from infra.config import Config
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from infra.settings import Settings, load_settings
-from preprocessing.case import AnatomyKind, RegionName
-from preprocessing.duplicates import Twins, clusters, find_twins
+from preprocessing.decisions import (
+    CaseId,
+    case_ids,
+    decided,
+    listed_names,
+    listed_splits_of,
+    once_excluded,
+    with_names,
+)
+from preprocessing.duplicates import Twins, find_twins
+from preprocessing.manifest_table import COLUMNS, READ, ManifestRow, decode, encode, read_notes, to_frame
 from preprocessing.origins import absolute_origin, known_roots
 from preprocessing.recipe import Recipe
-from preprocessing.split import Split, listed_splits, without_leaks
 
-FORMAT = 1
-FORMAT_KEY = b"meddiff.format"
+FINGERPRINT_KEY = b"meddiff.fingerprint"
+LEFT_KEY = b"meddiff.left"
+LISTED = ("source", "patient", "declared")  # what the split of a case is, before duplicates count
+PLANNED = ("source", "case", "status", "reason", "version", "root", "declared")  # what tells whether a case changed
 IDENTITY = ("source", "case", "input", "seal", "status", "reason", "cluster", "split")
 SHOWN = ("source", "case", "patient", "status", "reason", "url", "origin",
          "regions", "anatomy", "lesion", "licence", "cluster", "split")  # fmt: skip
 
 
-class ManifestRow(Config):
-    """One case; `cluster`, `split` and `twins` are the commit's to decide, whatever stands in them before.
-
-    `root` is the id of the folder that a source of several folders read the case from. Where two of them list the same
-    name, the commit adds the folder's id to both cases' names.
-    """
-
-    source: str
-    case: str
-    patient: str
-    status: Literal["sealed", "quarantined"]
-    reason: str | None = None
-    input: str = ""
-    key: str = ""
-    seal: str = ""
-    regions: tuple[RegionName, ...] = ()
-    anatomy: AnatomyKind = "none"
-    lesion: bool = False
-    licence: str = "unknown"
-    citation: str = ""
-    cluster: str = ""
-    split: Split = "train"
-    origin: tuple[str, ...] = ()
-    version: str = ""
-    companions: tuple[str, ...] = ()
-    signature: str = ""
-    root: str = ""
-    declared: Literal["", "train", "val", "test"] = ""
-    twins: tuple[str, ...] = ()
-
-    @property
-    def listed(self) -> str:
-        """The case's id as its source lists it."""
-        return self.case.removesuffix(_suffix(self.root))
-
-
-COLUMNS = tuple(ManifestRow.model_fields)
-LISTS = ("regions", "origin", "companions", "twins")
-SCHEMA = pa.schema(
-    [
-        pa.field(name, pa.list_(pa.string()) if name in LISTS else pa.bool_() if name == "lesion" else pa.string())
-        for name in COLUMNS
-    ],
-    {FORMAT_KEY: str(FORMAT).encode()},
-)
-
-
 @dataclass(frozen=True)
 class Manifest:
-    """The rows, sorted by source and case, and the manifest's number (0 = there is none yet)."""
+    """The rows, sorted by source and case, and the manifest's number (0 = there is none yet).
+
+    `left` are cases that were excluded from training when they were withdrawn; they are again if they come back.
+    """
 
     rows: pd.DataFrame
     number: int = 0
     paper_like: bool = False
+    left: frozenset[CaseId] = frozenset()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,8 +77,9 @@ class Manifest:
         return rows.reset_index(drop=True)
 
     def by_case(self) -> dict[tuple[str, str], ManifestRow]:
-        """The rows as models, by source and case."""
-        rows = (ManifestRow.model_validate(values) for values in self.rows[list(COLUMNS)].to_dict("records"))
+        """The rows as models, by source and case; columns that were not read are empty."""
+        columns = [name for name in COLUMNS if name in self.rows]
+        rows = (ManifestRow.model_validate(values) for values in self.rows[columns].to_dict("records"))
         return {(row.source, row.case): row for row in rows}
 
 
@@ -123,57 +88,137 @@ def manifest_folder(recipe: Recipe) -> str:
     return f"manifests/{recipe.fingerprint}"
 
 
-def read_manifest(lake: Lake, recipe: Recipe, number: int | None = None) -> Manifest:
+def manifest_numbers(lake: Lake, recipe: Recipe) -> list[int]:
+    """The numbers of the manifests of a recipe that are there, ascending."""
+    names = lake.list(manifest_folder(recipe))
+    return sorted(int(name.rpartition("/")[2].removesuffix(".parquet")) for name in names)
+
+
+def read_manifest(lake: Lake, recipe: Recipe, number: int | None = None, columns: Collection[str] = READ) -> Manifest:
     """The newest manifest of a recipe, or the one of this number; number 0 and no rows where there is none.
 
-    A recipe whose split is `paper_like` reads the same manifest without exclusions: every row is marked in a column of
-    that name, and the fingerprint is another.
+    Only `columns` of the rows are read, by default all but the signatures. A recipe whose split is `paper_like` reads
+    the same manifest without exclusions: every row is marked in a column of that name, and the fingerprint is another.
 
     Raises:
         UserError: there is no manifest of that number, or it was written by a newer meddiff.
     """
+    columns = tuple(dict.fromkeys((*columns, *(LISTED if recipe.split.paper_like else ()))))
     if number is None:
-        names = lake.list(manifest_folder(recipe))
-        number = max((int(name.rpartition("/")[2].removesuffix(".parquet")) for name in names), default=0)
+        number = max(manifest_numbers(lake, recipe), default=0)
     if number == 0:
-        return _as_read(Manifest(_frame([])), recipe)
+        return _as_read(Manifest(to_frame([])[list(columns)]), recipe)
+    with _opened(lake, recipe, number) as stream:
+        rows, notes = decode(stream, lake.url_of(_key(recipe, number)), columns)
+    left = frozenset((source, root, case) for source, root, case in json.loads(notes.get(LEFT_KEY, b"[]")))
+    return _as_read(Manifest(rows, number, left=left), recipe)
+
+
+def read_fingerprint(lake: Lake, recipe: Recipe, number: int) -> str:
+    """The fingerprint of one manifest, for which none of its rows is read unless an older meddiff wrote it."""
+    if not recipe.split.paper_like:
+        with _opened(lake, recipe, number) as stream:
+            if noted := read_notes(stream).get(FINGERPRINT_KEY):
+                return noted.decode()
+    return read_manifest(lake, recipe, number, IDENTITY).fingerprint
+
+
+def _opened(lake: Lake, recipe: Recipe, number: int) -> BinaryIO:
     try:
-        data = lake.read(_key(recipe, number))
+        return lake.open(_key(recipe, number))
     except FileNotFoundError:
         raise UserError(f"{lake.url} has no manifest {number} of recipe {recipe.name}") from None
-    return _as_read(Manifest(_decode(data, lake.url_of(_key(recipe, number))), number), recipe)
 
 
 def _as_read(manifest: Manifest, recipe: Recipe) -> Manifest:
     if not recipe.split.paper_like:
         return manifest
-    rows = manifest.rows.assign(split=_listed_splits(manifest.rows, recipe), paper_like=True)
-    return Manifest(rows, manifest.number, paper_like=True)
+    rows = manifest.rows.assign(split=listed_splits_of(manifest.rows, recipe), paper_like=True)
+    return Manifest(rows, manifest.number, paper_like=True, left=manifest.left)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Cases whose rows a commit leaves as the newest manifest has them.
+
+    `changes` says by listed id what has to be put into a row nevertheless, mostly nothing; manifest `number` has a row
+    of every one of them, which counts where another commit withdrew it in the meantime.
+    """
+
+    changes: Mapping[str, Mapping[str, Any]]
+    number: int
 
 
 def commit(
-    lake: Lake, recipe: Recipe, rows: Mapping[str, Sequence[ManifestRow]], roots: Collection[str] | None = None
+    lake: Lake,
+    recipe: Recipe,
+    rows: Mapping[str, Sequence[ManifestRow]],
+    roots: Collection[str] | None = None,
+    kept: Kept | None = None,
 ) -> Manifest:
     """A new manifest in which `rows` are all the rows of their sources; the newest one where nothing would change.
 
-    With `roots`, they are only all the rows of these folders of their sources. Names, clusters and splits are decided
-    anew over all rows.
+    With `roots`, they are only all the rows of these folders of their sources; `kept` ones stay beside them. Names,
+    clusters and splits are decided anew over all rows.
     """
     recipe = recipe.stored
-    frame = _frame([row for some in rows.values() for row in some])
+    given = to_frame([row for some in rows.values() for row in some])
     while True:
-        newest = read_manifest(lake, recipe)
-        replaced = newest.rows["source"].isin(list(rows))
-        if roots is not None:
-            replaced &= newest.rows["root"].isin(list(roots))
-        merged = _decide(pd.concat([newest.rows[~replaced], frame]), newest.rows, lake, recipe)
-        if newest.number and merged.equals(newest.rows):
-            return newest
+        newest = read_manifest(lake, recipe, columns=COLUMNS)
+        replaced = _are_of(newest.rows, rows, roots)
+        parts = [newest.rows[~replaced], _with_signatures(given, newest.rows)]
+        if kept:
+            seen = newest if kept.number == newest.number else read_manifest(lake, recipe, kept.number, COLUMNS)
+            parts.append(_kept_rows([m.rows[_are_of(m.rows, rows, roots)] for m in (newest, seen)], kept))
+        manifest = _decided(pd.concat(parts), newest, lake, recipe)
+        if newest.number and manifest.rows.equals(newest.rows):
+            return _as_shown(newest)
         try:
-            lake.create(_key(recipe, newest.number + 1), _encode(merged))
+            lake.create(_key(recipe, manifest.number), _encoded(manifest))
         except FileExistsError:
             continue
-        return Manifest(merged, newest.number + 1)
+        return _as_shown(manifest)
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    notes = {FINGERPRINT_KEY: manifest.fingerprint, LEFT_KEY: json.dumps(sorted(manifest.left))}
+    return encode(manifest.rows, notes)
+
+
+def _as_shown(manifest: Manifest) -> Manifest:
+    """The manifest as `read_manifest` gives it."""
+    return Manifest(manifest.rows[list(READ)], manifest.number, left=manifest.left)
+
+
+def _decided(rows: pd.DataFrame, before: Manifest, lake: Lake, recipe: Recipe) -> Manifest:
+    once = once_excluded(before.rows, before.left)
+    rows = with_names(rows)
+    twins = _twins(rows[rows["status"] == "sealed"], before.rows, lake)
+    left = once.difference(case_ids(rows))
+    return Manifest(decided(rows, twins, once, recipe), before.number + 1, left=left)
+
+
+def _are_of(rows: pd.DataFrame, sources: Collection[str], roots: Collection[str] | None) -> "pd.Series[bool]":
+    """Whether each row is one of these sources', and of these folders'."""
+    found = rows["source"].isin(list(sources))
+    return found if roots is None else found & rows["root"].isin(list(roots))
+
+
+def _kept_rows(tables: Sequence[pd.DataFrame], kept: Kept) -> pd.DataFrame:
+    """The kept cases' rows under their listed names, each from the first table that has it."""
+    listed = [table.assign(case=pd.Series(listed_names(table), table.index, dtype=object)) for table in tables]
+    rows = pd.concat(listed).drop_duplicates(["source", "root", "case"])
+    rows = rows[rows["case"].isin(list(kept.changes))].reset_index(drop=True)
+    for number, case in enumerate(rows["case"]):
+        for column, value in kept.changes[case].items():
+            rows.at[number, column] = value
+    return rows
+
+
+def _with_signatures(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    there = dict(zip(known["key"], known["signature"], strict=True))
+    texts = [text or there.get(key, "") for key, text in zip(rows["key"], rows["signature"], strict=True)]
+    return rows.assign(signature=pd.Series(texts, index=rows.index, dtype=object))
 
 
 def case_rows(manifest: Manifest, lake: Lake, settings: Settings | None = None) -> list[dict[str, Any]]:
@@ -192,37 +237,6 @@ def case_rows(manifest: Manifest, lake: Lake, settings: Settings | None = None) 
     return rows
 
 
-def _decide(frame: pd.DataFrame, before: pd.DataFrame, lake: Lake, recipe: Recipe) -> pd.DataFrame:
-    frame = _with_names(frame)
-    keys = [key if status == "sealed" else "" for key, status in zip(frame["key"], frame["status"], strict=True)]
-    twins = _twins(frame[frame["status"] == "sealed"], before, lake)
-    groups = clusters([f"{source}/{case}" for source, case in zip(frame["source"], frame["case"], strict=True)],
-                      keys, twins)  # fmt: skip
-    sources, patients = list(frame["source"]), list(frame["patient"])
-    listed = _listed_splits(frame, recipe)
-    splits = without_leaks(listed, sources, patients, groups, [status == "sealed" for status in frame["status"]])
-    others: dict[str, list[str]] = {}
-    for one, other in twins:
-        others.setdefault(one, []).append(other)
-        others.setdefault(other, []).append(one)
-    decided = {"cluster": groups, "split": splits, "twins": [tuple(sorted(others.get(key, ()))) for key in keys]}
-    return frame.assign(**{name: pd.Series(values, dtype=object) for name, values in decided.items()})
-
-
-def _with_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows sorted by source and case; cases of one name from several folders get their folder's id behind it."""
-    listed = [case.removesuffix(_suffix(root)) for case, root in zip(frame["case"], frame["root"], strict=True)]
-    frame = frame.assign(case=pd.Series(listed, index=frame.index, dtype=object))
-    several = frame.duplicated(["source", "case"], keep=False)
-    names = [case + _suffix(root) * again for case, root, again in zip(listed, frame["root"], several, strict=True)]
-    frame = frame.assign(case=pd.Series(names, index=frame.index, dtype=object))
-    return frame.sort_values(["source", "case"], kind="stable", ignore_index=True)
-
-
-def _suffix(root: str) -> str:
-    return f"@{root[:8]}" if root else ""
-
-
 def _twins(sealed: pd.DataFrame, before: pd.DataFrame, lake: Lake) -> Twins:
     """All pairs of twins among the sealed rows; of pairs that `before` already held together, what it says."""
     signatures = dict(zip(sealed["key"], sealed["signature"], strict=True))
@@ -237,37 +251,5 @@ def _twins(sealed: pd.DataFrame, before: pd.DataFrame, lake: Lake) -> Twins:
     return old | (find_twins(lake, signatures, new) if new else set())
 
 
-def _listed_splits(frame: pd.DataFrame, recipe: Recipe) -> list[Split]:
-    return listed_splits(list(frame["source"]), list(frame["patient"]), list(frame["declared"]), recipe.split)
-
-
 def _key(recipe: Recipe, number: int) -> str:
     return f"{manifest_folder(recipe)}/{number:08d}.parquet"
-
-
-def _frame(rows: Sequence[ManifestRow]) -> pd.DataFrame:
-    table = pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], SCHEMA)
-    return _to_pandas(table)
-
-
-def _to_pandas(table: pa.Table) -> pd.DataFrame:
-    there = set(table.column_names)  # an older meddiff wrote fewer
-    columns = {name: table.column(name).to_pylist() if name in there else [""] * len(table) for name in COLUMNS}
-    for name in LISTS:
-        columns[name] = [tuple(value) for value in columns[name]]
-    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-
-
-def _encode(frame: pd.DataFrame) -> bytes:
-    table = pa.Table.from_pydict({name: list(frame[name]) for name in COLUMNS}, SCHEMA)
-    stream = io.BytesIO()
-    pq.write_table(table, stream, compression="zstd")
-    return stream.getvalue()
-
-
-def _decode(data: bytes, where: str) -> pd.DataFrame:
-    table = pq.read_table(io.BytesIO(data))
-    number = int((table.schema.metadata or {}).get(FORMAT_KEY, b"0"))
-    if number > FORMAT:
-        raise UserError(f"{where} has format {number}; this meddiff reads up to {FORMAT}: install a newer one")
-    return _to_pandas(table)

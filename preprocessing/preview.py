@@ -76,14 +76,14 @@ def preview(pyramid: Pyramid, regions: Sequence[RegionExtent]) -> bytes:
     return _encode(_side_by_side(planes, [*caption, (f"{size} mm", WHITE), (f"{low:.0f} to {high:.0f} HU", WHITE)]))
 
 
-def contact_sheet(title: str, previews: Sequence[tuple[str, bytes]]) -> bytes:
-    """PNG bytes: the first previews of a source in a grid, each under its case's name."""
+def contact_sheet(title: str, previews: Sequence[tuple[str, bytes]], cases: int = 0) -> bytes:
+    """PNG bytes: the first previews of a source in a grid, each under its case's name; `cases` is how many it has."""
     shown = previews[:SHEET_CASES]
     tiles = [_tile(name, data) for name, data in shown]
     columns = min(SHEET_COLUMNS, len(tiles))
     heights = [max(tile.height for tile in tiles[n : n + columns]) + GAP for n in range(0, len(tiles), columns)]
     sheet = Image.new("RGB", (columns * (SHEET_TILE[0] + GAP), 2 * BAR + sum(heights)))
-    ImageDraw.Draw(sheet).text((GAP, GAP), f"{title}: {len(shown)} of {len(previews)} cases", WHITE, _font(15))
+    ImageDraw.Draw(sheet).text((GAP, GAP), f"{title}: {len(shown)} of {cases or len(previews)} cases", WHITE, _font(15))
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         sheet.paste(tile, (column * (SHEET_TILE[0] + GAP), 2 * BAR + sum(heights[:row])))

@@ -1,8 +1,8 @@
 """The split: train, val or test by a hash of the patient, or as the data set declares; a case that is tied to a test
 case by a duplicate or a patient is excluded from training.
 
-A pure function of the rows, so the order of ingest does not matter, and adding cases can only move others from train
-or val to excluded.
+A pure function of the rows and of what was excluded before, so the order of ingest does not matter, and cases only ever
+move from train or val to excluded.
 """
 
 import hashlib
@@ -43,10 +43,12 @@ def without_leaks(
     patients: Sequence[str],
     clusters: Sequence[str],
     sealed: Sequence[bool],
+    once: Sequence[bool] = (),
 ) -> list[Split]:
     """The splits with `excluded` in place of train and val where a case is tied to a sealed test case.
 
-    Cases of one cluster are tied, and so are cases of one patient, over as many steps as it takes.
+    Cases of one cluster are tied, and so are cases of one patient, over as many steps as it takes. A case that was
+    excluded `once` counts as a test case does.
     """
     cases = np.arange(len(splits))
     ties = [pd.factorize(pd.Series(list(zip(sources, patients, strict=True)), dtype=object))[0]]
@@ -56,4 +58,5 @@ def without_leaks(
     graph = sparse.coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(nodes, nodes))
     group = connected_components(graph, directed=False)[1][: len(cases)]
     tested = {g for g, split, done in zip(group, splits, sealed, strict=True) if split == "test" and done}
+    tested |= {g for g, excluded in zip(group, once, strict=bool(once)) if excluded}
     return ["excluded" if s != "test" and g in tested else s for s, g in zip(splits, group, strict=True)]

@@ -9,7 +9,7 @@ from store_samples import RECIPE
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from infra.settings import Settings
-from preprocessing import manifest as module
+from preprocessing import manifest_table
 from preprocessing.manifest import ManifestRow, case_rows, commit, read_manifest
 from preprocessing.origins import remember_root, stored_origin
 from preprocessing.recipe import SplitRule
@@ -135,7 +135,8 @@ def test_an_older_manifest_stays_readable_by_its_number(lake):
 
 
 def test_a_newer_format_is_refused_by_name(lake, monkeypatch):
-    monkeypatch.setattr(module, "SCHEMA", module.SCHEMA.with_metadata({module.FORMAT_KEY: b"2"}))
+    newer = manifest_table.SCHEMA.with_metadata({manifest_table.FORMAT_KEY: b"2"})
+    monkeypatch.setattr(manifest_table, "SCHEMA", newer)
     commit(lake, RECIPE, {"a": [sealed("a", "1")]})
     with pytest.raises(UserError, match="has format 2; this meddiff reads up to 1"):
         read_manifest(lake, RECIPE)
