@@ -16,7 +16,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.errors import UserError
@@ -163,7 +163,8 @@ def checked_key(lake: Lake, settings: Settings) -> bytes:
     if not file.is_file():
         if known:
             raise UserError(f"{lake.url} was filled under a key that {file} does not hold; copy that file here first")
-        _write_private(file, secrets.token_hex(32))
+        with suppress(FileExistsError):  # another ingest made one at the same time: that one counts
+            _write_private(file, secrets.token_hex(32), exclusive=True)
     key = bytes.fromhex(file.read_text().strip())
     check = _hash(key, f"key check\n{marker['id']}")
     if known and not hmac.compare_digest(known, check):
@@ -262,9 +263,15 @@ def _link(scratch: Path, name: str, path: Path) -> str:
     return str(link)
 
 
-def _write_private(file: Path, text: str) -> None:
+def _write_private(file: Path, text: str, *, exclusive: bool = False) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.partial")
     partial.touch(mode=0o600)
     partial.write_text(text)
-    partial.replace(file)
+    if exclusive:
+        try:
+            file.hardlink_to(partial)
+        finally:
+            partial.unlink()
+    else:
+        partial.replace(file)

@@ -4,6 +4,7 @@ A file in the lake is stored as `lake:<key>`, a file under a source's root folde
 as it is. What a root id means on this machine lies in `roots.json` of the state folder; elsewhere it stays unresolved.
 """
 
+import fcntl
 import json
 import re
 from pathlib import Path, PurePath
@@ -53,15 +54,16 @@ def absolute_origin(origin: str, lake: Lake, roots: dict[str, str]) -> str:
 
 def remember_root(root: Path, settings: Settings) -> None:
     """Note the folder in the state folder, so that its origins can be resolved here."""
-    known = known_roots(settings)
-    if known.get(root_id(root)) == str(root):
+    if known_roots(settings).get(root_id(root)) == str(root):
         return
     file = settings.home / "roots.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps(known | {root_id(root): str(root)}, indent=1))
-    partial.replace(file)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two ingests at once neither forgets the other's folder
+        partial = file.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(known_roots(settings) | {root_id(root): str(root)}, indent=1))
+        partial.replace(file)
 
 
 def known_roots(settings: Settings) -> dict[str, str]:

@@ -16,7 +16,7 @@ from preprocessing.recipe import Recipe
 from preprocessing.seal import damaged_objects, read_seal, seal_key
 
 Progress = Callable[[int, int], None]
-KEPT = ("source", "case", "patient", "licence", "origin", "version")
+KEPT = ("source", "case", "patient", "licence", "origin", "version", "root", "declared")
 
 
 def verify(lake: Lake, recipe: Recipe, on_progress: Progress | None = None) -> list[ManifestRow]:

@@ -6,8 +6,8 @@ from store_samples import RECIPE, MadeSource
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from preprocessing.case import CaseError
+from preprocessing.changes import is_unchanged
 from preprocessing.convert import convert_case
-from preprocessing.ingest import is_unchanged
 from preprocessing.manifest import commit, read_manifest
 from preprocessing.seal import read_seal, seal_key
 from preprocessing.store import open_case
@@ -94,3 +94,12 @@ def test_a_case_of_a_newer_meddiff_is_left_alone(lake):
     with pytest.raises(UserError, match="its seal has format 2"):
         verify(lake, RECIPE)
     assert {name: lake.read(name) for name in lake.list()} == before
+
+
+def test_a_refused_case_keeps_its_folder_and_its_split(lake, source):
+    rows = [convert_case(case, source, RECIPE, lake).replace(root="1" * 12, declared="test") for case in source.cases()]
+    commit(lake, RECIPE, {"made": rows})
+    lake.delete(seal_key(rows[0].key))
+    verify(lake, RECIPE)
+    row = read_manifest(lake, RECIPE).by_case()["made", "case-0"]
+    assert (row.status, row.root, row.declared) == ("quarantined", "1" * 12, "test")
