@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, cast
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.artifacts import (
     create_link_artifact,
@@ -66,10 +66,15 @@ def publish_sheet(lake: Lake, recipe: Recipe, source: str) -> str:
     return link
 
 
-def announce_manifest(lake: Lake, recipe: str, number: int, fingerprint: str) -> None:
-    """The event that a new data version exists; whoever trains on this lake can be triggered by it."""
+def announce_manifest(lake: Lake, recipe: Recipe, number: int, fingerprint: str) -> None:
+    """The event that a new data version exists; whoever trains on this lake can be triggered by it.
+
+    The event's id is the version's: of two runs that announce one version a Prefect server keeps one event.
+    """
+    asset = f"meddiff://{lake.id}/manifest"
     emit_event(
         event=DATASET_EVENT,
-        resource={"prefect.resource.id": f"meddiff://{lake.id}/manifest", "prefect.resource.role": "asset"},
-        payload={"fingerprint": fingerprint, "number": number, "recipe": recipe, "lake": lake.url},
+        resource={"prefect.resource.id": asset, "prefect.resource.role": "asset"},
+        payload={"fingerprint": fingerprint, "number": number, "recipe": recipe.name, "lake": lake.url},
+        id=uuid5(NAMESPACE_URL, f"{asset}/{recipe.fingerprint}/{number}/{fingerprint}"),
     )

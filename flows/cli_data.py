@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from flows import terminal
+from flows.counts import counts_line, unchanged_line
 from flows.params import RecipeName, SourceSpec
 from flows.plan import ingest_status
 from flows.progress import tell
@@ -69,23 +70,30 @@ def ingest(
     specs = tuple(spec.in_hiding(place, settings) for spec in specs)
     before = read_manifest(place, RECIPES[recipe]())
     made = [spec.make() for spec in specs]
-    if not all(_settled(place, before, source, selection) for source in made):
+    settled = [_settled(place, before, source, selection) for source in made]
+    lines = [unchanged_line(source.info.name, cases or 0) for source, cases in zip(made, settled, strict=True)]
+    if None in settled:
         with flows_here(settings):
             from flows.ingest import IngestParams, ingest_ct
+            from preprocessing.ingest import SourceCounts
 
-            ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs, selection=selection))
+            done = ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs, selection=selection))
+        lines = [counts_line(SourceCounts.model_validate(counts)) for counts in done["sources"]]
+    for line in lines:
+        terminal.out().print(line, markup=False)
     if identified:
         hidden = next(str(spec.options["path"]) for spec in specs if spec.name == "folder")
         terminal.err().print(f"Prefect knows {directory} as path {hidden}, and so must a deployment", markup=False)
     _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [source.info.name for source in made])
 
 
-def _settled(lake: Lake, before: Manifest, source: Source, selection: Selection) -> bool:
-    """Whether a source needs no run: nothing of it changed. One that cannot be listed is left to the run to report."""
+def _settled(lake: Lake, before: Manifest, source: Source, selection: Selection) -> int | None:
+    """How many cases a source has of which nothing changed; None where a run has to see to it, or to report why not."""
     try:
-        return ingest_status(lake, before, source, selection).unchanged
+        status = ingest_status(lake, before, source, selection)
     except TransferError:
-        return False
+        return None
+    return status.cases if status.unchanged else None
 
 
 def source_specs(

@@ -2,23 +2,31 @@
 
 import logging
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
 
-from prefect import flow, task
+from prefect import State, Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from pydantic import Field
 
 from flows.artifacts import announce_manifest, publish_sheet, publish_table, stage_progress
 from flows.params import SourceSpec, StageParams, demo_phantom
 from flows.progress import tell
 from infra.errors import UserError
-from infra.lake import open_lake
+from infra.lake import Lake, open_lake
+from infra.remote import TransientError
 from infra.settings import load_settings
-from preprocessing.ingest import IngestSummary, ingest
-from preprocessing.manifest import Manifest, ManifestRow, read_manifest
+from preprocessing.ingest import IngestSummary, SourceCounts, ingest
+from preprocessing.manifest import IDENTITY, Manifest, ManifestRow, read_manifest
 from preprocessing.recipe import Recipe
 from preprocessing.selection import EVERYTHING, Selection
 
 logger = logging.getLogger(__name__)
+RETRY_DELAYS_S = [10.0, 60.0, 300.0]
+RETRY_JITTER = 0.5
+REASONS = 5  # shown in a table
 
 
 class IngestParams(StageParams):
@@ -35,7 +43,21 @@ class IngestParams(StageParams):
 DEFAULTS = IngestParams()
 
 
-@task(name="ingest-source", task_run_name="ingest {spec.name}", cache_policy=NO_CACHE)
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failure is worth another attempt: not where a sentence tells the user what to mend."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TransientError) or not isinstance(error, UserError)
+
+
+@task(
+    name="ingest-source",
+    task_run_name="ingest {spec.name}",
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_DELAYS_S),
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_jitter_factor=RETRY_JITTER,
+    retry_condition_fn=may_pass,
+)
 def ingest_source(spec: SourceSpec, lake_url: str, recipe: Recipe, selection: Selection = EVERYTHING) -> IngestSummary:
     """List, fetch, convert and commit the cases of one source; quarantined ones are rows, not errors."""
     report = stage_progress(f"ingest {spec.name}", "cases")
@@ -61,48 +83,81 @@ def ingest_source(spec: SourceSpec, lake_url: str, recipe: Recipe, selection: Se
     )
 
 
-def ingest_sources(params: IngestParams) -> Manifest:
+def ingest_sources(params: IngestParams) -> IngestSummary:
     """Ingest every source, one after the other; announce the manifest if its fingerprint is new.
 
     Raises:
-        UserError: a source could not be ingested; the others were.
+        UserError: a source could not be ingested; the others were. So with any other exception.
     """
     lake, recipe = open_lake(params.lake or load_settings().lake_url), params.full_recipe
-    before = read_manifest(lake, recipe)
-    failures = []
-    for spec in params.sources:
-        try:
-            spec.require_hiding()
-            ingest_source(spec, lake.url, recipe, params.selection)
-        except UserError as error:
-            failures.append(f"{spec.name}: {error}")
-    manifest = read_manifest(lake, recipe)
-    if manifest.fingerprint != before.fingerprint:
-        announce_manifest(lake, recipe.name, manifest.number, manifest.fingerprint)
+    failures: dict[str, Exception] = {}
+    counts: list[SourceCounts] = []
+    with announced(lake, recipe):
+        for spec in params.sources:
+            try:
+                spec.require_hiding()
+                counts += ingest_source(spec, lake.url, recipe, params.selection).sources
+            except Exception as error:  # noqa: BLE001 - one source must not keep the others waiting for its repair
+                failures[spec.name] = error
+    splits = split_counts(read_manifest(lake, recipe, columns=IDENTITY))
     table = [
-        {**row, "contact sheet": publish_sheet(lake, recipe, str(row["source"]))} for row in source_counts(manifest)
+        {**table_row(row), **splits[row.source], "contact sheet": publish_sheet(lake, recipe, row.source)}
+        for row in counts
     ]
     publish_table("ingest sources", table, f"cases per source, recipe {recipe.name}")
+    if strange := next((error for error in failures.values() if not isinstance(error, UserError)), None):
+        raise strange
     if failures:
-        raise UserError("; ".join(failures))
-    return manifest
+        raise UserError("; ".join(f"{name}: {error}" for name, error in failures.items()))
+    return IngestSummary(read_manifest(lake, recipe), tuple(counts))
 
 
-def source_counts(manifest: Manifest) -> list[dict[str, str | int]]:
-    """One row per source of the manifest: cases by status and by split."""
-    table = []
+@contextmanager
+def announced(lake: Lake, recipe: Recipe) -> Generator[None]:
+    """Announce the lake's manifest after the block, however it ends, if its fingerprint is another than before."""
+    before = read_manifest(lake, recipe, columns=IDENTITY)
+    try:
+        yield
+    finally:
+        after = read_manifest(lake, recipe, columns=IDENTITY)
+        if after.fingerprint != before.fingerprint:
+            announce_manifest(lake, recipe, after.number, after.fingerprint)
+
+
+def table_row(counts: SourceCounts) -> dict[str, str | int]:
+    """A source's counts as the table in Prefect's pages shows them."""
+    shown = [f"{count} x {reason}" for reason, count in list(counts.reasons.items())[:REASONS]]
+    more = len(counts.reasons) - len(shown)
+    return {
+        "source": counts.source,
+        "listed": counts.listed,
+        "sealed": counts.sealed,
+        "converted": counts.converted,
+        "unchanged": counts.unchanged,
+        "quarantined": counts.quarantined,
+        "reasons": "; ".join([*shown, *([f"{more} more reasons"] if more else [])]),
+        "withdrawn": counts.withdrawn,
+        "bytes received": counts.received,
+        "bytes stored": counts.stored,
+    }
+
+
+def split_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """By source, how many of its sealed cases are in which split."""
+    counts = {}
     for source, rows in manifest.rows.groupby("source"):
-        status = Counter(rows["status"])
         split = Counter(rows.loc[rows["status"] == "sealed", "split"])
-        counts = {name: split[name] for name in ("train", "val", "test", "excluded")}
-        table.append(
-            {"source": str(source), "sealed": status["sealed"], "quarantined": status["quarantined"], **counts}
-        )
-    return table
+        counts[str(source)] = {name: split[name] for name in ("train", "val", "test", "excluded")}
+    return counts
 
 
 @flow(name="ingest-ct")
-def ingest_ct(params: IngestParams = DEFAULTS) -> dict[str, str | int]:
+def ingest_ct(params: IngestParams = DEFAULTS) -> dict[str, Any]:
     """Pull and convert the sources into the lake; what is unchanged is not read."""
-    manifest = ingest_sources(params)
-    return {"manifest": manifest.number, "fingerprint": manifest.fingerprint, "cases": len(manifest.rows)}
+    done = ingest_sources(params)
+    return {
+        "manifest": done.manifest.number,
+        "fingerprint": done.manifest.fingerprint,
+        "cases": len(done.manifest.rows),
+        "sources": [counts.model_dump(mode="json") for counts in done.sources],
+    }

@@ -20,7 +20,7 @@ def pipeline(params: Profile = DEFAULTS) -> str:
         UserError: a region has too few patients for validation or test.
     """
     lake, recipe = params.lake, params.full_recipe
-    manifest = ingest_sources(IngestParams(lake=lake, recipe=recipe, sources=params.sources))
+    manifest = ingest_sources(IngestParams(lake=lake, recipe=recipe, sources=params.sources)).manifest
     require_splits(manifest, params)
     base = pretrain_model(lake, recipe, params.pretrain_config)
     controls: dict[str, TrainedRun] = {}

@@ -120,6 +120,7 @@ def test_every_verb_explains_itself(capsys):
         "finetune",
         "evaluate",
         "plan",
+        "diff",
         "up",
         "down",
         "doctor",
@@ -135,6 +136,7 @@ def test_an_unchanged_ingest_starts_no_prefect(ingested, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "flows.ingest", None)
     code, out, _ = _call(capsys, "ingest", "phantom", "--patients", 6, "--recipe", "demo", "--lake", ingested.url)
     assert code == 0
+    assert "phantom: unchanged: 6 cases, nothing was transferred" in out
     assert "6 cases sealed, 0 quarantined; unchanged" in out
 
 

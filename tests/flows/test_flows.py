@@ -2,14 +2,17 @@
 
 import json
 import sys
+import time
 import types
 import urllib.request
 from dataclasses import replace
+from uuid import uuid4
 
 import pandas as pd
 import pytest
 from flow_samples import PATIENTS, phantom_rows
 from prefect.client.orchestration import get_client
+from prefect.events import emit_event
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.artifacts
@@ -25,8 +28,9 @@ from flows.pretrain import PretrainParams, pretrain
 from flows.profiles import demo
 from flows.progress import watched_by
 from infra.errors import UserError
+from infra.remote import TransientError
 from preprocessing import recipe
-from preprocessing.ingest import IngestSummary
+from preprocessing.ingest import IngestSummary, SourceCounts
 from preprocessing.manifest import commit, read_manifest
 from preprocessing.preview import sheet_key
 from training.config import ModelConfig
@@ -65,13 +69,14 @@ def stages(monkeypatch, lake):
     """Fakes of the heavy stages that leave real seals, and the list of their calls."""
     calls = []
 
-    def ingest(place, rules, sources, *, settings, on_progress, **_):
+    def ingest(place, rules, sources, *, on_progress, **_):
         calls.append(("ingest", sources[0].info.name))
         cases = sources[0].cases()
         for number, _ in enumerate(cases, 1):
             on_progress(sources[0].info.name, number, len(cases), None)
         commit(place, rules, {sources[0].info.name: phantom_rows(sources[0].patients)})
-        return IngestSummary(read_manifest(place, rules), ())
+        counts = SourceCounts(source=sources[0].info.name, listed=len(cases), sealed=len(cases), converted=len(cases))
+        return IngestSummary(read_manifest(place, rules), (counts,))
 
     def run(place, key, stage, base, on_log):
         calls.append((stage, key))
@@ -111,7 +116,8 @@ def _artifacts(kind):
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType
 
     with get_client(sync_client=True) as client:
-        return client.read_artifacts(artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=[kind])))
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=[kind])))
+    return sorted(found, key=lambda artifact: artifact.created)
 
 
 def test_ingest_commits_the_sources_and_announces_the_new_manifest(lake, stages, events):
@@ -119,7 +125,8 @@ def test_ingest_commits_the_sources_and_announces_the_new_manifest(lake, stages,
     with watched_by(lambda *step: told.append(step)):
         summary = ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
     manifest = read_manifest(lake, recipe.demo())
-    assert summary == {"manifest": 1, "fingerprint": manifest.fingerprint, "cases": 6}
+    counts = SourceCounts(source="phantom", listed=6, sealed=6, converted=6).model_dump(mode="json")
+    assert summary == {"manifest": 1, "fingerprint": manifest.fingerprint, "cases": 6, "sources": [counts]}
     assert told[-1] == ("ingest phantom", 6, 6, "")
     assert [event["resource"]["prefect.resource.id"] for event in events] == [f"meddiff://{lake.id}/manifest"]
     assert events[0]["payload"]["fingerprint"] == manifest.fingerprint
@@ -131,12 +138,88 @@ def test_an_unchanged_manifest_is_not_announced(ingested, stages, events):
     assert events == []
 
 
+def _announced(lake):
+    """The events of the lake's manifests that the server has got, once it has got all that were sent before."""
+    marker = uuid4()
+    emit_event("meddiff.test.marker", {"prefect.resource.id": f"marker.{marker}"})
+
+    def events(resource):
+        wanted = {"filter": {"resource": {"id": [resource]}}}
+        return client.request("POST", "/events/filter", json=wanted).json()["events"]
+
+    with get_client(sync_client=True) as client:
+        until = time.monotonic() + 60
+        while not events(f"marker.{marker}"):
+            assert time.monotonic() < until, "the server got no event"
+            time.sleep(0.2)
+        return events(f"meddiff://{lake.id}/manifest")
+
+
+def test_the_server_has_one_event_of_a_new_manifest_and_none_of_an_unchanged_one(lake, stages):
+    first = ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
+    (event,) = _announced(lake)
+    assert event["event"] == "prefect.asset.materialization.succeeded"
+    assert event["payload"]["fingerprint"] == first["fingerprint"] == read_manifest(lake, recipe.demo()).fingerprint
+    assert ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))["fingerprint"] == first["fingerprint"]
+    assert len(_announced(lake)) == 1
+    more = ingest_ct(IngestParams(lake=lake.url, sources=_phantom(PATIENTS + 1)))
+    assert {e["payload"]["fingerprint"] for e in _announced(lake)} == {first["fingerprint"], more["fingerprint"]}
+
+
+def test_an_accident_in_one_source_stops_neither_the_others_nor_their_event(lake, stages, events, monkeypatch):
+    real = flows.ingest.ingest_source.fn
+
+    def ingest_source(spec, *arguments):
+        if spec.name == "folder":
+            raise ZeroDivisionError
+        return real(spec, *arguments)
+
+    monkeypatch.setattr(flows.ingest, "ingest_source", ingest_source)
+    folder = SourceSpec(name="folder", options={"path": "/nowhere"})
+    with pytest.raises(ZeroDivisionError):
+        ingest_ct(IngestParams(lake=lake.url, sources=(folder, *_phantom())))
+    assert [event["payload"]["number"] for event in events] == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(TransientError("503"), 4), (OSError("reset"), 4), (UserError("no such folder"), 1)]
+)
+def test_a_source_is_tried_again_unless_the_user_has_to_mend_it(lake, monkeypatch, error, attempts):
+    calls = []
+
+    def ingest(*_, **__):
+        calls.append(1)
+        raise error
+
+    task = flows.ingest.ingest_source
+    assert (task.retries, task.retry_delay_seconds) == (3, [10, 60, 300])
+    assert task.retry_jitter_factor > 0
+    monkeypatch.setattr(flows.ingest, "ingest", ingest)
+    monkeypatch.setattr(flows.ingest, "ingest_source", task.with_options(retry_delay_seconds=0))
+    with pytest.raises(UserError if isinstance(error, UserError) else OSError):
+        ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
+    assert len(calls) == attempts
+
+
 def test_ingest_leaves_progress_and_a_table_of_counts(lake, stages, events):
     ingest_ct(IngestParams(lake=lake.url, sources=_phantom()))
     progress = [artifact for artifact in _artifacts("progress") if artifact.key == "ingest-phantom"]
     assert progress[-1].data == 100.0
     table = [artifact for artifact in _artifacts("table") if artifact.key == "ingest-sources"][-1]
-    assert '"sealed": 6' in table.data
+    (row,) = json.loads(table.data)
+    assert row["source"] == "phantom"
+    assert (row["listed"], row["sealed"], row["converted"]) == (6, 6, 6)
+    assert row["train"] + row["val"] + row["test"] + row["excluded"] == 6
+
+
+def test_the_table_shows_the_commonest_reasons_and_all_counts():
+    reasons = {"it is an MR image": 7, **{f"reason {n}": 1 for n in range(6)}}
+    counts = SourceCounts(source="x", listed=20, sealed=7, converted=3, unchanged=17, quarantined=13, reasons=reasons,
+                          withdrawn=2, received=10, stored=20)  # fmt: skip
+    row = flows.ingest.table_row(counts)
+    assert row["reasons"].startswith("7 x it is an MR image; 1 x reason 0")
+    assert row["reasons"].endswith("2 more reasons")
+    assert (row["withdrawn"], row["bytes received"], row["bytes stored"]) == (2, 10, 20)
 
 
 def test_the_table_and_a_link_lead_to_the_contact_sheet(lake, stages, events):

@@ -41,6 +41,21 @@ def _processes_of(home):
     return found
 
 
+def _says_what_it_did(api, house):
+    """The run of `ingest-ct` left its progress, a table of counts and one event of the new data version."""
+    artifacts = {found["key"]: found for found in _ask(f"{api}/artifacts/filter", {})}
+    assert artifacts["ingest-phantom"]["data"] == 100.0
+    (row,) = json.loads(artifacts["ingest-sources"]["data"])
+    assert row["source"] == "phantom"
+    assert row["listed"] == row["sealed"] == row["converted"] >= DEMO_PATIENTS
+    assert row["bytes stored"] > 0
+    lake = json.loads((house / "lake" / "lake.json").read_text())["id"]
+    wanted = {"filter": {"resource": {"id": [f"meddiff://{lake}/manifest"]}}}
+    (event,) = _ask(f"{api}/events/filter", wanted)["events"]
+    assert event["event"] == "prefect.asset.materialization.succeeded"
+    assert json.loads(_meddiff("diff", "--json"))["after"]["fingerprint"] == event["payload"]["fingerprint"]
+
+
 @pytest.fixture
 def house(tmp_path):
     """A state folder whose services are ended whatever happens."""
@@ -63,7 +78,11 @@ def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
             ("pipeline", "pipeline"),
         )
     }  # fmt: skip
-    assert not deployed["default", "flows.ingest.ingest_ct"]["schedules"][0]["active"]
+    ingest = deployed["default", "flows.ingest.ingest_ct"]
+    (schedule,) = ingest["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 2 * * *", False)
+    assert ingest["global_concurrency_limit"]["limit"] == 1
+    assert ingest["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     with urllib.request.urlopen(f"{tracking}/health", timeout=20) as reply:
         assert reply.status == 200
 
@@ -81,6 +100,10 @@ def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
     assert len(cases) >= DEMO_PATIENTS
     assert {case["status"] for case in cases} == {"sealed"}
     assert cases[0]["url"].startswith(str(house / "lake"))
+    _says_what_it_did(api, house)
+    assert "nothing was transferred" in _meddiff(
+        "ingest", "phantom", "--patients", str(DEMO_PATIENTS), "--recipe", "demo"
+    )
 
     _meddiff("down")
     assert _processes_of(house) == []
