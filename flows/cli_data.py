@@ -78,12 +78,12 @@ def ingest(
             from preprocessing.ingest import SourceCounts
 
             done = ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs, selection=selection))
+        if identified:
+            hidden = next(str(spec.options["path"]) for spec in specs if spec.name == "folder")
+            terminal.err().print(f"Prefect knows {directory} as path {hidden}, and so must a deployment", markup=False)
         lines = [counts_line(SourceCounts.model_validate(counts)) for counts in done["sources"]]
     for line in lines:
         terminal.out().print(line, markup=False)
-    if identified:
-        hidden = next(str(spec.options["path"]) for spec in specs if spec.name == "folder")
-        terminal.err().print(f"Prefect knows {directory} as path {hidden}, and so must a deployment", markup=False)
     _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [source.info.name for source in made])
 
 
