@@ -22,6 +22,7 @@ from preprocessing.geometry import Geometry
 from preprocessing.resample import resample_onto
 from preprocessing.volume import Volume
 
+LARGEST_FRACTION = 10  # a z-score at most; fat lies near -100 HU
 READERS = {
     ".nii": read_nifti,
     ".hdr": read_nifti,
@@ -71,15 +72,33 @@ def decode_image(paths: Sequence[str], stack: int = 0) -> Decoded:
     """The HU of one image, rounded to int16, and its geometry; padding values are still in it.
 
     Raises:
-        CaseError: see `read_raster`; or the file does not say which side is left.
+        CaseError: see `read_raster`; or the image is normalised, or does not say which side is left.
     """
-    raster = to_int16(read_raster(paths, stack))
+    raster = read_raster(paths, stack)
+    _refuse_fractions(raster, Path(paths[0]).name)
+    raster = to_int16(raster)
     if not raster.oriented:
         raise CaseError(
             f"{Path(paths[0]).name} does not say how it is oriented (NIfTI: sform and qform codes are 0; NRRD: no "
             "space), and readers disagree on its left and right; write the orientation into its header."
         )
     return Decoded(raster.array, raster.geometry, raster.modality, raster.findings)
+
+
+def _refuse_fractions(raster: Raster, name: str) -> None:
+    """Refuses a normalised image before rounding makes a mask of it.
+
+    Raises:
+        CaseError: nothing in it is as far from 0 as fat or air is.
+    """
+    if raster.array.dtype.kind != "f":
+        return
+    low, high = float(np.nanmin(raster.array)), float(np.nanmax(raster.array))
+    if -LARGEST_FRACTION < low < high < LARGEST_FRACTION:
+        raise CaseError(
+            f"{name}: values run from {low:g} to {high:g}, fractions of a range that nobody wrote down; give the image "
+            "in HU."
+        )
 
 
 def decode_labels(
