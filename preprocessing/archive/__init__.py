@@ -27,7 +27,7 @@ from preprocessing.case import CaseError
 
 DEEPEST = 2  # an archive in an archive, and no further
 LARGEST_READ = 64 * 2**20
-ENCRYPTED = "{} is encrypted; give its password (the dataset's page tells it)."
+ENCRYPTED = "{} is encrypted; give its password in MEDDIFF_<SOURCE>_PASSWORD (the dataset's page tells it)."
 
 
 @dataclass(frozen=True)
