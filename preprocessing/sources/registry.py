@@ -25,9 +25,12 @@ DATASETS = {
     "abdomenct-1k": ("preprocessing.sources.abdomenct_1k", "ABDOMENCT_1K"),
     "amos22": ("preprocessing.sources.amos22", "LABELLED"),
     "amos22-unlabelled": ("preprocessing.sources.amos22", "UNLABELLED"),
+    "bmad-liver": ("preprocessing.sources.bmad_liver", "BMAD_LIVER"),
+    "btcv": ("preprocessing.sources.btcv", "BTCV"),
     "chaos": ("preprocessing.sources.chaos", "CHAOS"),
     "flare22": ("preprocessing.sources.flare22", "FLARE22"),
     "han-seg": ("preprocessing.sources.han_seg", "HAN_SEG"),
+    "instance22": ("preprocessing.sources.instance22", "INSTANCE22"),
     "kits": ("preprocessing.sources.kits", "KITS"),
     "msd-colon": ("preprocessing.sources.msd", "COLON"),
     "msd-hepatic-vessel": ("preprocessing.sources.msd", "HEPATIC_VESSEL"),
@@ -35,8 +38,13 @@ DATASETS = {
     "msd-lung": ("preprocessing.sources.msd", "LUNG"),
     "msd-pancreas": ("preprocessing.sources.msd", "PANCREAS"),
     "msd-spleen": ("preprocessing.sources.msd", "SPLEEN"),
+    "rplhr-ct": ("preprocessing.sources.rplhr_ct", "RPLHR_CT"),
+    "segrap23": ("preprocessing.sources.segrap23", "SEGRAP23"),
+    "segthor": ("preprocessing.sources.segthor", "SEGTHOR"),
+    "structseg": ("preprocessing.sources.structseg", "STRUCTSEG"),
     "totalsegmentator": ("preprocessing.sources.totalsegmentator", "WHOLE"),
     "totalsegmentator-small": ("preprocessing.sources.totalsegmentator", "SMALL"),
+    "word": ("preprocessing.sources.word", "WORD"),
 }
 SOURCES = {**OWN, **DATASETS}
 OVERRIDES = "sources.toml"
