@@ -24,7 +24,7 @@ from infra.lake import Lake, storage_errors
 from preprocessing.body import body_planes, complete_anatomy
 from preprocessing.case import AbsentError, Case, CaseError
 from preprocessing.decoding.data_files import data_files, with_data_files
-from preprocessing.decoding.decode import decode_labels, read_companion, read_image
+from preprocessing.decoding.decode import decode_labels, image_files, read_companion, read_image
 from preprocessing.duplicates.signature import coarse_level, signature
 from preprocessing.geometry import Geometry
 from preprocessing.layout import Pyramid
@@ -204,7 +204,8 @@ def _record(
 def file_checksums(case: Case) -> dict[str, str]:
     """SHA-256 of every file of a fetched case, by its role: image/0, labels/0, lesion/0, companions/<name>.
 
-    The voxels of a detached header have a role below its own: image/0/voxels.
+    A companion that is a folder numbers its files: companions/<name>/0. The voxels of a detached header have a role
+    below its own: image/0/voxels.
 
     Raises:
         CaseError: a file cannot be read, or a header names none that may be.
@@ -212,7 +213,10 @@ def file_checksums(case: Case) -> dict[str, str]:
     paths = {f"image/{n}": path for n, path in enumerate(case.image)}
     paths |= {f"labels/{n}": label.path for n, label in enumerate(case.labels)}
     paths |= {f"lesion/{n}": path for n, path in enumerate(case.lesion)}
-    paths |= {f"companions/{name}": path for name, path in case.companions}
+    for name, path in case.companions:
+        files = image_files(path)
+        numbered = Path(path).is_dir()
+        paths |= {f"companions/{name}/{n}" if numbered else f"companions/{name}": file for n, file in enumerate(files)}
     sums = {role: _file_checksum(path) for role, path in paths.items()}
     voxels = {role: data for role, path in paths.items() for data in data_files(Path(path))}
     return sums | {f"{role}/voxels": _file_checksum(str(data)) for role, data in voxels.items()}

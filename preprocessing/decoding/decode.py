@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from preprocessing.case import Case, CaseError
 from preprocessing.decoding.dicom import read_series
+from preprocessing.decoding.dicom_header import is_dicom
 from preprocessing.decoding.itk import read_itk
 from preprocessing.decoding.labels import read_labels
 from preprocessing.decoding.nifti import read_nifti
@@ -124,13 +125,23 @@ def read_image(case: Case) -> Volume:
     return Volume(image=image.array, geometry=image.geometry, findings=(*case.notes, *image.findings))
 
 
+def image_files(path: str) -> list[str]:
+    """The files of an image that is given by one path: the file, or the DICOM files of a folder, sorted."""
+    if not Path(path).is_dir():
+        return [path]
+    return [str(file) for file in sorted(Path(path).iterdir()) if file.is_file() and is_dicom(file)]
+
+
 def read_companion(path: str, geometry: Geometry) -> NDArray[np.int16]:
-    """A further image of a case on the grid of its image; resampled where it has its own.
+    """A further image of a case on the grid of its image; resampled where it has its own. A folder is a DICOM series.
 
     Raises:
         CaseError: it cannot be used.
     """
-    other = decode_image([path])
+    files = image_files(path)
+    if not files:
+        raise CaseError(f"{Path(path).name} holds no DICOM file; list the source again.")
+    other = decode_image(files)
     if other.geometry.shape == geometry.shape and np.allclose(other.geometry.corners(), geometry.corners(), atol=0.01):
         return other.array
     return resample_onto(other.array, other.geometry, geometry)
