@@ -191,7 +191,7 @@ class PublicSource(Config):
     def _listed(self, entries: Mapping[str, FileEntry], lake: Lake | None = None) -> list[Case]:
         found = dict(entries) | dict(self.dataset.find(self) if self.dataset.find and not self.archive else ())
         files = Files(found, lambda name: read(self._local(name, lake, None), room(self._room), self._password))
-        cases = [self._completed(case, found) for case in self.dataset.list(files, self.file_layout, self.name)]
+        cases = [self._completed(case, files) for case in self.dataset.list(files, self.file_layout, self.name)]
         if not cases:
             raise UserError(
                 f"source {self.name}: none of its {len(found)} files is an image of its layout "
@@ -199,9 +199,9 @@ class PublicSource(Config):
             )
         return sorted(cases, key=lambda case: case.id)
 
-    def _completed(self, case: Case, entries: Mapping[str, FileEntry]) -> Case:
+    def _completed(self, case: Case, files: Files) -> Case:
         """A listed case with what is the same for all: terms, a token over its files, what is known to be damaged."""
-        found = [entries[name] for name in case.origin if name in entries]
+        found = [files.entries[file] for name in case.origin for file in files.at(name)]
         broken = next((entry.problem for entry in found if entry.problem), "")
         tokens = [self.dataset.revision, self.layout, *(entry.token for entry in found)]
         return case.model_copy(

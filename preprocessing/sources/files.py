@@ -47,6 +47,10 @@ class Files:
         first, last = bisect_left(self._names, f"{folder}/"), bisect_left(self._names, f"{folder}0")
         return self._names[first:last]  # "0" is the letter after "/"
 
+    def at(self, name: str) -> list[str]:
+        """The file of this name, or every file in the folder of this name."""
+        return [name] if name in self.entries else self.below(name)
+
     def read(self, name: str) -> bytes:
         """The bytes of a small file, such as a table.
 

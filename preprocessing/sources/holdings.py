@@ -71,12 +71,16 @@ def read(path: Path, room: Path, password: str | None = None) -> bytes:
 def bring(paths: Sequence[Path], scratch: Path, room: Path, password: str | None = None) -> dict[Path, Path]:
     """Where these files can be opened: in place, or extracted below `scratch`; their paths may lead through archives.
 
+    A path may also be a folder of files (a DICOM series), on disk or in an archive.
+
     Raises:
         CaseError: one of them is not there or damaged.
     """
-    out: dict[Path, Path] = {}
+    out: dict[Path, Path] = {path: path for path in paths if path.is_dir()}
     members: dict[Path, list[tuple[Path, str]]] = {}
     for path in dict.fromkeys(paths):
+        if path in out:
+            continue
         holder, inner = _holder(path)
         if inner:
             members.setdefault(holder, []).append((path, inner))
@@ -96,17 +100,24 @@ def _extracted(
         grouped.setdefault(archive.path, (archive, []))[1].append((path, member))
     out = {}
     for archive, members in grouped.values():
-        names = [member for _, member in members]
         if archive.in_place:
-            places = archive.extract(names, folder / archive.path.name)
+            whole = folder / archive.path.name
+            archive.extract(_with_files_of_folders(archive, [member for _, member in members]), whole)
         else:
             whole = _unpacked(archive, room)
-            places = {name: whole / name for name in names}
         for path, member in members:
-            if not places[member].is_file():
+            if not (whole / member).exists():
                 raise CaseError(f"{archive.path.name} has no member {member!r} that can be read; fetch it again.")
-            out[path] = places[member]
+            out[path] = whole / member
     return out
+
+
+def _with_files_of_folders(archive: Archive, wanted: list[str]) -> list[str]:
+    """The members of these names; in place of a folder the members below it."""
+    names = {member.name for member in archive.members}
+    folders = tuple(f"{name}/" for name in wanted if name not in names)
+    below = [name for name in names if name.startswith(folders)] if folders else []
+    return [name for name in wanted if name in names or not below] + sorted(below)
 
 
 def _innermost(holder: Path, inner: str, room: Path, password: str | None) -> tuple[Archive, str]:
