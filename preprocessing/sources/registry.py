@@ -32,6 +32,7 @@ DATASETS = {
     "han-seg": ("preprocessing.sources.han_seg", "HAN_SEG"),
     "instance22": ("preprocessing.sources.instance22", "INSTANCE22"),
     "kits": ("preprocessing.sources.kits", "KITS"),
+    "mayo-2016": ("preprocessing.sources.mayo_2016", "MAYO_2016"),
     "msd-colon": ("preprocessing.sources.msd", "COLON"),
     "msd-hepatic-vessel": ("preprocessing.sources.msd", "HEPATIC_VESSEL"),
     "msd-liver": ("preprocessing.sources.msd", "LIVER"),

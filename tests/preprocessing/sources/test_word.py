@@ -10,7 +10,7 @@ from infra.errors import UserError
 from preprocessing.sources.registry import make_source
 from preprocessing.sources.word import ORGANS
 
-PASSWORD = "of the page"  # noqa: S105
+PASSWORD = "of the page"
 ROOT = "WORD-V0.1.0"
 
 
