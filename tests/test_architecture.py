@@ -18,6 +18,7 @@ HOMES = {
     "s3fs": ("infra/s3_objects.py", "infra/partial.py", "infra/remote_s3.py"),
     "fsspec": ("infra/s3_objects.py",),
     "httpx": ("infra/remote_http.py",),
+    "huggingface_hub": ("infra/hub.py",),
     "tenacity": ("infra/fetch.py",),
     "nibabel": ("preprocessing/decoding/", "preprocessing/sources/phantom/", "preprocessing/totalsegmentator.py"),
     "pydicom": ("preprocessing/decoding/", "preprocessing/sources/phantom/"),
