@@ -30,6 +30,17 @@ class LabelFile(Config):
     binary: bool = False
 
 
+class Stated(Config):
+    """What a table of the data set says of an image and its file does not.
+
+    HU = slope x value + intercept, applied once, when the image is decoded; a file of another spacing is refused.
+    """
+
+    slope: float = Field(1.0, gt=0)
+    intercept: float = 0.0
+    spacing_mm: tuple[float, float, float] | None = Field(None, description="z, y, x")
+
+
 class Case(Config):
     """One CT examination: where its files are and what is known of it.
 
@@ -45,6 +56,7 @@ class Case(Config):
     patient: str
     image: tuple[str, ...]
     stack: int = 0
+    stated: Stated | None = None
     labels: tuple[LabelFile, ...] = ()
     anatomy: AnatomyKind = "none"
     lesion: tuple[str, ...] = ()

@@ -233,7 +233,7 @@ def _file_checksum(path: str) -> str:
 def input_of(case: Case, checksums: dict[str, str]) -> str:
     """16 hex characters over all that goes into a stored case but the recipe: the files' bytes and what they mean."""
     left_out = {"image", "lesion", "companions", "labels", "version", "problem", "split"}
-    left_out |= set() if case.stack else {"stack"}
+    left_out |= {name for name in ("stack", "stated") if not getattr(case, name)}
     meaning = case.model_dump(mode="json", exclude=left_out)
     labels = [label.model_dump(mode="json", exclude={"path"}) for label in case.labels]
     return fingerprint({"case": meaning, "labels": labels, "files": checksums})[:16]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.case import Case, CaseError
+from preprocessing.case import Case, CaseError, Stated
 from preprocessing.decoding.dicom import read_series
 from preprocessing.decoding.dicom_header import is_dicom
 from preprocessing.decoding.itk import read_itk
@@ -69,13 +69,16 @@ def read_raster(paths: Sequence[str], stack: int = 0) -> Raster:
     return READERS[suffix](Path(paths[0]))
 
 
-def decode_image(paths: Sequence[str], stack: int = 0) -> Decoded:
+def decode_image(paths: Sequence[str], stack: int = 0, stated: Stated | None = None) -> Decoded:
     """The HU of one image, rounded to int16, and its geometry; padding values are still in it.
 
     Raises:
-        CaseError: see `read_raster`; or the image is normalised, or does not say which side is left.
+        CaseError: see `read_raster`; or the image is normalised, has another spacing than stated, or does not say which
+            side is left.
     """
     raster = read_raster(paths, stack)
+    if stated is not None:
+        raster = as_stated(raster, stated, Path(paths[0]).name)
     _refuse_fractions(raster, Path(paths[0]).name)
     raster = to_int16(raster)
     if not raster.oriented:
@@ -84,6 +87,24 @@ def decode_image(paths: Sequence[str], stack: int = 0) -> Decoded:
             "space), and readers disagree on its left and right; write the orientation into its header."
         )
     return Decoded(raster.array, raster.geometry, raster.modality, raster.findings)
+
+
+def as_stated(raster: Raster, stated: Stated, name: str) -> Raster:
+    """The raster in HU by the slope and intercept that a table of its data set says.
+
+    Raises:
+        CaseError: the file's spacing is not the table's.
+    """
+    spacing = raster.geometry.spacing_mm
+    if stated.spacing_mm and not np.allclose(spacing, stated.spacing_mm, rtol=0.01):
+        own, table = (" x ".join(f"{mm:.4g}" for mm in triple) for triple in (spacing, stated.spacing_mm))
+        raise CaseError(
+            f"{name}: its header says {own} mm (z, y, x), the data set's table says {table} mm; bring a release with "
+            "corrected headers."
+        )
+    rescaled = raster.array * np.float32(stated.slope) + np.float32(stated.intercept)
+    note = f"HU = {stated.slope:g} x stored {stated.intercept:+g}, as the data set's table says"
+    return replace(raster, array=rescaled, findings=(*raster.findings, note))
 
 
 def _refuse_fractions(raster: Raster, name: str) -> None:
@@ -121,7 +142,7 @@ def read_image(case: Case) -> Volume:
     """
     if case.problem:
         raise CaseError(case.problem)
-    image = decode_image(case.image, case.stack)
+    image = decode_image(case.image, case.stack, case.stated)
     return Volume(image=image.array, geometry=image.geometry, findings=(*case.notes, *image.findings))
 
 
