@@ -1,4 +1,4 @@
-r"""The 2016 AAPM Low Dose CT Grand Challenge: ten patients, each scan at full dose and with the noise of a quarter of it.
+r"""The AAPM Low Dose CT Grand Challenge of 2016: ten patients at full dose and with the noise of a quarter of it.
 
 Folders of DICOM files (`.IMA`), patient in dose (`full_3mm/L067/`) or dose in patient (`L067/full_3mm/`), loose or in
 zips (`3mm B30/FD_3mm.zip`). Slices of 1 mm and 3 mm, of the kernels B30 and D45 (`sharp`), are cases of their own under

@@ -28,6 +28,7 @@ DATASETS = {
     "bmad-liver": ("preprocessing.sources.bmad_liver", "BMAD_LIVER"),
     "btcv": ("preprocessing.sources.btcv", "BTCV"),
     "chaos": ("preprocessing.sources.chaos", "CHAOS"),
+    "ct-rate": ("preprocessing.sources.ct_rate", "CT_RATE"),
     "flare22": ("preprocessing.sources.flare22", "FLARE22"),
     "han-seg": ("preprocessing.sources.han_seg", "HAN_SEG"),
     "instance22": ("preprocessing.sources.instance22", "INSTANCE22"),
