@@ -6,7 +6,7 @@ left is, or a label that lies elsewhere, is refused with the values that disagre
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
