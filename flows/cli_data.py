@@ -19,7 +19,7 @@ from preprocessing.manifest import Manifest, case_rows, read_manifest
 from preprocessing.recipe import RECIPES
 from preprocessing.selection import Selection
 from preprocessing.sources.base import Source
-from preprocessing.sources.registry import OWN, SOURCES, source_infos
+from preprocessing.sources.registry import KNOWN, OWN, SOURCES, is_source, source_infos
 
 LakeOption = Annotated[
     str, typer.Option("--lake", help="Folder or s3:// url; default: MEDDIFF_LAKE, then MEDDIFF_HOME/lake.")
@@ -107,9 +107,9 @@ def source_specs(
     Raises:
         typer.BadParameter: a name is unknown, or an option belongs to none of the sources, or one is missing.
     """
-    unknown = sorted(set(names) - set(SOURCES))
-    if unknown:
-        raise typer.BadParameter(f"unknown source {unknown[0]!r}; known: {', '.join(sorted(SOURCES))}")
+    for name in sorted(set(names)):
+        if not is_source(name):
+            raise typer.BadParameter(f"unknown source {name!r}; known: {KNOWN}")
     if "folder" in names and "path" not in folder:
         raise typer.BadParameter("source 'folder' needs --path DIR")
     if folder.get("name") in SOURCES:

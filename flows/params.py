@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from evaluation.config import EVALUATE_PRESETS, EvaluateConfig
 from infra.config import Config
@@ -19,7 +19,7 @@ from infra.settings import Settings, load_settings
 from preprocessing.identity import FOLDER, folder_behind, folder_in_hiding
 from preprocessing.recipe import RECIPES, Recipe
 from preprocessing.sources.base import Source
-from preprocessing.sources.registry import SOURCES, make_source
+from preprocessing.sources.registry import IDC_COLLECTION, KNOWN, SOURCES, is_source, make_source
 from training.config import FINETUNE_PRESETS, PRETRAIN_PRESETS, FinetuneConfig, FinetuneTask, PretrainConfig
 
 Preset = Literal["tiny", "paper"]
@@ -28,8 +28,8 @@ DEMO_PATIENTS = 24
 
 
 def _known(name: str) -> str:
-    if name not in SOURCES:
-        raise ValueError(f"unknown source {name!r}; known: {', '.join(sorted(SOURCES))}")
+    if not is_source(name):
+        raise ValueError(f"unknown source {name!r}; known: {KNOWN}")
     return name
 
 
@@ -42,8 +42,17 @@ class SourceSpec(Config):
     options: dict[str, str | int | float | bool | list[str]] = Field(
         default_factory=dict,
         description="options of the source: path, name, identified (folder); patients, seed (phantom); archive, "
-        "mirror, keep_raw (public data sets)",
+        "mirror, keep_raw (public data sets); collection (idc)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collection_as_option(cls, values: Any) -> Any:
+        """`idc:nlst` is the source `idc` with the option collection=nlst: the form that Prefect checks knows `idc`."""
+        if not isinstance(values, dict) or not IDC_COLLECTION.fullmatch(str(values.get("name"))):
+            return values
+        name, _, collection = values["name"].partition(":")
+        return {**values, "name": name, "options": {**values.get("options", {}), "collection": collection}}
 
     def make(self) -> Source:
         """The source itself.

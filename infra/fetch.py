@@ -26,7 +26,7 @@ from infra.remote import (
 )
 from infra.remote_file import open_file, probe_file
 from infra.remote_http import open_http, probe_http
-from infra.remote_s3 import open_s3, probe_s3
+from infra.remote_s3 import list_s3, open_s3, probe_s3
 
 _log = logging.getLogger(__name__)
 _PROBES = {"http": probe_http, "https": probe_http, "s3": probe_s3, "file": probe_file}
@@ -71,6 +71,11 @@ class Watch:
 def fetch_version(remote: Remote, policy: TransferPolicy) -> Version:
     """The version that is there now; TransferError where the server keeps silent or refuses."""
     return _retrying(policy, Watch())(_PROBES[remote.scheme], remote, policy)
+
+
+def fetch_listing(remote: Remote, policy: TransferPolicy) -> list[Remote]:
+    """The objects below an s3 url; TransferError where the server keeps silent or refuses."""
+    return _retrying(policy, Watch())(list_s3, remote, policy)
 
 
 def fetch(remote: Remote, partial: Partial, policy: TransferPolicy, watch: Watch) -> None:

@@ -22,6 +22,13 @@ def probe_s3(remote: Remote, policy: TransferPolicy) -> Version:
         return _version(_client(remote, policy).info(remote.url))
 
 
+def list_s3(remote: Remote, policy: TransferPolicy) -> list[Remote]:
+    """Every object below the prefix that the url is, sorted by key, each with the size that the listing saw."""
+    with _translated(remote):
+        found = _client(remote, policy).find(remote.url, detail=True)
+    return [remote.replace(url=f"s3://{name}", size=found[name]["size"]) for name in sorted(found)]
+
+
 @contextmanager
 def open_s3(remote: Remote, start: int, version: Version | None, policy: TransferPolicy) -> Generator[Stream]:
     """The object from byte `start` of `version` on, or the whole of it where that is another version now."""

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from infra.checksums import Checksums, Record
 from infra.errors import UserError
-from infra.fetch import Progress, Watch, fetch, fetch_version, refuse_wrong_sums
+from infra.fetch import Progress, Watch, fetch, fetch_listing, fetch_version, refuse_wrong_sums
 from infra.fingerprint import canonical_json
 from infra.lake import Lake, storage_errors
 from infra.local_files import PARTIAL
@@ -51,6 +51,20 @@ def probe(remote: Remote, *, policy: TransferPolicy = DEFAULT_POLICY) -> Version
         TransferError: the server refuses, or does not answer after the policy's attempts.
     """
     return fetch_version(remote, policy)
+
+
+def below(remote: Remote, *, policy: TransferPolicy = DEFAULT_POLICY) -> list[Remote]:
+    """Every object below an s3 url that ends in a slash, sorted, declared like it and with its size.
+
+    Raises:
+        TransferError: nothing is there, the server refuses, or does not answer after the policy's attempts.
+    """
+    if remote.scheme != "s3" or not remote.url.endswith("/"):
+        raise TransferError(f"{remote.name} is no s3 url that ends in a slash: nothing can be listed below it")
+    found = fetch_listing(remote, policy)
+    if not found:
+        raise TransferError(f"{remote.name} holds no object: it was moved or withdrawn; list the source again")
+    return found
 
 
 def pull(

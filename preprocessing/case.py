@@ -28,6 +28,7 @@ class LabelFile(Config):
     path: str
     classes: tuple[tuple[int, int], ...]
     binary: bool = False
+    own_grid: bool = Field(False, description="a SEG drawn on another image of the same frame of reference (PET)")
 
 
 class Stated(Config):
@@ -48,7 +49,7 @@ class Case(Config):
     says which, as `dicom_stacks.stacks` counts them. Paths are absolute or urls. `version` is a cheap token that
     changes when the files may have changed (size and modification time, ETag, a generator's parameters).
     `companions` are further images on the image's own grid or with their own geometry, e.g. ("noise_free", path),
-    ("low_dose", path): never trained on, used by evaluation.
+    ("low_dose", path), a path being one file or the folder of one DICOM series: never trained on, used by evaluation.
     """
 
     source: str
@@ -78,6 +79,11 @@ class Case(Config):
             *self.lesion,
             *(path for _, path in self.companions),
         )
+
+
+def source_folder(source: str) -> str:
+    """The name of a source's folders in the lake: a colon, which not every file system takes, is a hyphen there."""
+    return source.replace(":", "-")
 
 
 class CaseError(Exception):

@@ -22,7 +22,7 @@ from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake, storage_errors
 from preprocessing.body import body_planes, complete_anatomy
-from preprocessing.case import AbsentError, Case, CaseError
+from preprocessing.case import AbsentError, Case, CaseError, source_folder
 from preprocessing.decoding.data_files import data_files, with_data_files
 from preprocessing.decoding.decode import decode_labels, image_files, read_companion, read_image
 from preprocessing.duplicates.signature import coarse_level, signature
@@ -235,13 +235,16 @@ def input_of(case: Case, checksums: dict[str, str]) -> str:
     left_out = {"image", "lesion", "companions", "labels", "version", "problem", "split"}
     left_out |= {name for name in ("stack", "stated") if not getattr(case, name)}
     meaning = case.model_dump(mode="json", exclude=left_out)
-    labels = [label.model_dump(mode="json", exclude={"path"}) for label in case.labels]
+    labels = [
+        label.model_dump(mode="json", exclude={"path"} if label.own_grid else {"path", "own_grid"})
+        for label in case.labels
+    ]
     return fingerprint({"case": meaning, "labels": labels, "files": checksums})[:16]
 
 
 def case_key(recipe: Recipe, case: Case, input_: str) -> str:
     """Where a case is stored: `ct/<recipe>/<source>/<case>/<input>.zarr`."""
-    return f"ct/{recipe.fingerprint}/{case.source}/{quote(case.id, safe='/ +,=@')}/{input_}.zarr"
+    return f"ct/{recipe.fingerprint}/{source_folder(case.source)}/{quote(case.id, safe='/ +,=@')}/{input_}.zarr"
 
 
 def _sealed_row(case: Case, source: Source, lake: Lake, key: str, seal: str) -> ManifestRow:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from preprocessing.anatomy import BODY
-from preprocessing.case import RegionName
+from preprocessing.case import RegionName, source_folder
 from preprocessing.layout import Pyramid
 from preprocessing.recipe import Recipe
 from preprocessing.regions import WINDOWS, RegionExtent, Window
@@ -39,12 +39,12 @@ SHEET_TILE = (480, 240)
 
 def preview_key(recipe: Recipe, source: str, case: str, input_: str) -> str:
     """Where a case's preview lies in the lake."""
-    return f"previews/{recipe.fingerprint}/{source}/{case}-{input_}.png"
+    return f"previews/{recipe.fingerprint}/{source_folder(source)}/{case}-{input_}.png"
 
 
 def sheet_key(recipe: Recipe, source: str) -> str:
     """Where a source's contact sheet lies in the lake."""
-    return f"previews/{recipe.fingerprint}/{source}.png"
+    return f"previews/{recipe.fingerprint}/{source_folder(source)}.png"
 
 
 def preview(pyramid: Pyramid, regions: Sequence[RegionExtent]) -> bytes:

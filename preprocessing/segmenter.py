@@ -19,7 +19,7 @@ from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.anatomy import BACKGROUND, BODY
-from preprocessing.case import Case, CaseError
+from preprocessing.case import Case, CaseError, source_folder
 from preprocessing.decoding.decode import read_raster
 from preprocessing.decoding.labels import whole_values
 from preprocessing.geometry import Geometry
@@ -43,7 +43,7 @@ def require_segmenter(recipe: Recipe, cases: Sequence[Case], settings: Settings)
 def segmentation_key(recipe: Recipe, case: Case, input_: str) -> str:
     """Where a case's segmentation lies: `segmentations/<tool, code and grid>/<source>/<case>/<input>.nii.gz`."""
     decides = recipe.model_dump(mode="json", include={"segmenter", "version", "spacing_mm"})
-    return f"segmentations/{fingerprint(decides)}/{case.source}/{quote(case.id, safe='/ +,=@')}/{input_}.nii.gz"
+    return f"segmentations/{fingerprint(decides)}/{source_folder(case.source)}/{quote(case.id, safe='/ +,=@')}/{input_}.nii.gz"
 
 
 def with_anatomy(scan: Volume, case: Case, input_: str, recipe: Recipe, lake: Lake) -> Volume:

@@ -11,6 +11,7 @@ from preprocessing.case import CaseError, LabelFile
 from preprocessing.decoding.dicom_header import HEADER_ERRORS, parse
 from preprocessing.decoding.rtstruct import CONTOUR_TAGS, read_regions
 from preprocessing.decoding.seg import SEGMENT_TAGS, read_segments
+from preprocessing.decoding.seg_grid import read_own_grid
 from preprocessing.geometry import Geometry
 
 Part = tuple[int, NDArray[np.uint8], str]  # number, mask, what of it lies outside the image
@@ -27,7 +28,7 @@ def read_parts(label: LabelFile, geometry: Geometry, findings: list[str]) -> Ite
     name, numbers = Path(label.path).name, sorted({value for value, _ in label.classes})
     try:
         dataset = parse(Path(label.path), ["Modality", *SEGMENT_TAGS, *CONTOUR_TAGS], pixels=True)
-        read = READERS[str(dataset.get("Modality", "")).upper()]
+        read = READERS[str(dataset.get("Modality", "")).upper()] if not label.own_grid else read_own_grid
         for number, mask, outside in read(dataset, numbers, geometry, name):
             if outside:
                 findings.append(f"{name}: {outside} of part {number} lie outside the image and were left out")

@@ -1,9 +1,11 @@
 """The sources that meddiff knows by name; a source's module is imported only when it is asked for.
 
-A public data set is one line here and one file beside. What a user's release has otherwise stands in `sources.toml` of
-the state folder, a table a source with the fields of `PublicSource`; options given by hand count more.
+A public data set is one line here and one file beside; a collection of the Imaging Data Commons is `idc:<name>`. What
+a user's release has otherwise stands in `sources.toml` of the state folder, a table a source with the fields of
+`PublicSource` or `IdcSource` (the table `idc` counts for all of those); options given by hand count more.
 """
 
+import re
 import tomllib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from preprocessing.sources.base import Source, SourceInfo
 
 if TYPE_CHECKING:
     from preprocessing.sources.dataset import Dataset
+    from preprocessing.sources.idc_cases import IdcSet
 
 OWN = {
     "folder": ("preprocessing.sources.folder", "FolderSource"),
@@ -48,18 +51,41 @@ DATASETS = {
     "totalsegmentator-small": ("preprocessing.sources.totalsegmentator", "SMALL"),
     "word": ("preprocessing.sources.word", "WORD"),
 }
-SOURCES = {**OWN, **DATASETS}
+IDC_SETS = {
+    "abd-ln": ("preprocessing.sources.ct_lymph_nodes", "ABDOMEN"),
+    "c4kc-kits": ("preprocessing.sources.c4kc_kits", "C4KC_KITS"),
+    "fdg-pet-ct-lesions": ("preprocessing.sources.fdg_pet_ct_lesions", "FDG_PET_CT_LESIONS"),
+    "ldct-and-projection-data": ("preprocessing.sources.ldct_and_projection_data", "LDCT_AND_PROJECTION_DATA"),
+    "lidc-idri": ("preprocessing.sources.lidc_idri", "LIDC_IDRI"),
+    "med-ln": ("preprocessing.sources.ct_lymph_nodes", "MEDIASTINUM"),
+    "nlst": ("preprocessing.sources.nlst", "NLST"),
+}
+IDC = {"idc": ("preprocessing.sources.idc", "IdcSource"), **IDC_SETS}
+SOURCES = {**OWN, **IDC, **DATASETS}
+KNOWN = ", ".join([*sorted(SOURCES), "idc:<collection>"])
+IDC_COLLECTION = re.compile(r"idc:[a-z0-9_]+")
 OVERRIDES = "sources.toml"
 
 
 def source_infos() -> list[SourceInfo]:
     """The catalogue, sorted by name."""
-    return [dataset(name).info if name in DATASETS else import_module(OWN[name][0]).INFO for name in sorted(SOURCES)]
+    return [_info(name) for name in sorted(SOURCES)]
+
+
+def is_source(name: str) -> bool:
+    """Whether a source can be made by this name: one of `SOURCES`, or `idc:<collection>`, whose maker knows which."""
+    return name in SOURCES or IDC_COLLECTION.fullmatch(name) is not None
 
 
 def dataset(name: str) -> "Dataset":
     """The facts of a public data set."""
     module, attribute = DATASETS[name]
+    return getattr(import_module(module), attribute)
+
+
+def idc_set(name: str) -> "IdcSet":
+    """The facts of a data set of the Imaging Data Commons."""
+    module, attribute = IDC_SETS[name]
     return getattr(import_module(module), attribute)
 
 
@@ -69,8 +95,8 @@ def make_source(name: str, /, **options: object) -> Source:
     Raises:
         UserError: the name is unknown, or an option is unknown, missing or no good.
     """
-    if name not in SOURCES:
-        raise UserError(f"there is no source {name!r}; known are {', '.join(sorted(SOURCES))}")
+    if not is_source(name):
+        raise UserError(f"there is no source {name!r}; known are {KNOWN}")
     try:
         return _make(name, options)
     except ValidationError as error:
@@ -81,11 +107,22 @@ def make_source(name: str, /, **options: object) -> Source:
         raise UserError(f"source {name}: {error}") from None
 
 
+def _info(name: str) -> SourceInfo:
+    if name in DATASETS:
+        return dataset(name).info
+    return idc_set(name).info if name in IDC_SETS else import_module(SOURCES[name][0]).INFO
+
+
 def _make(name: str, options: dict[str, object]) -> Source:
     if name in DATASETS:
         from preprocessing.sources.dataset import PublicSource
 
         return PublicSource.model_validate({**_overrides(name), **options, "name": name})
+    if name not in OWN:
+        from preprocessing.sources.idc import IdcSource
+
+        given = {**_overrides("idc"), **(_overrides(name) if name != "idc" else {}), **options}
+        return IdcSource.model_validate(given | ({"name": name} if name != "idc" else {}))
     module, maker = OWN[name]
     return getattr(import_module(module), maker)(**options)
 

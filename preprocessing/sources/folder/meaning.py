@@ -14,6 +14,7 @@ from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import LESION, AnatomyKind, LabelFile
 from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.class_names import class_of, organ_of
+from preprocessing.sources.dicom_labels import dicom_label
 from preprocessing.sources.folder.naming import core, is_anatomy, is_lesion
 from preprocessing.sources.folder.pairing import LABELS_SPLIT
 
@@ -79,27 +80,6 @@ def _meaning(path: Path, image_core: tuple[str, ...], notes: list[str]) -> Label
         notes.append(f"{path.name}: its values have no declared meaning, not used as anatomy")
         return None
     return LabelFile(path=str(path), classes=((1, id_),), binary=True)
-
-
-def dicom_label(header: DicomHeader, notes: list[str]) -> LabelFile | None:
-    """The segments of a SEG, or the regions of an RTSTRUCT, by number; a lesion keeps the organ it is said to lie in.
-
-    Their names may be anything that somebody typed, so a note counts them and does not repeat them.
-    """
-    pairs: list[tuple[int, int]] = []
-    named = 0
-    for number, (name, kind, organ) in header.parts:
-        meant = [class_of(name), class_of(kind), class_of(organ)]
-        lesion = [LESION] if LESION in meant[:2] else []
-        ids = lesion + [id_ for id_ in meant if id_ not in (None, LESION)][:1]
-        pairs += [(number, id_) for id_ in ids]
-        named += bool(ids)
-    if named < len(header.parts):
-        notes.append(
-            f"{Path(header.path).name}: {len(header.parts) - named} of {len(header.parts)} structures of this DICOM "
-            f"{header.shown_modality} have names that mean none of the classes"
-        )
-    return LabelFile(path=header.path, classes=tuple(pairs)) if pairs else None
 
 
 def totalsegmentator_map(path: Path) -> LabelFile:
