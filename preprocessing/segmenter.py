@@ -43,7 +43,8 @@ def require_segmenter(recipe: Recipe, cases: Sequence[Case], settings: Settings)
 def segmentation_key(recipe: Recipe, case: Case, input_: str) -> str:
     """Where a case's segmentation lies: `segmentations/<tool, code and grid>/<source>/<case>/<input>.nii.gz`."""
     decides = recipe.model_dump(mode="json", include={"segmenter", "version", "spacing_mm"})
-    return f"segmentations/{fingerprint(decides)}/{source_folder(case.source)}/{quote(case.id, safe='/ +,=@')}/{input_}.nii.gz"
+    folder = f"segmentations/{fingerprint(decides)}/{source_folder(case.source)}"
+    return f"{folder}/{quote(case.id, safe='/ +,=@')}/{input_}.nii.gz"
 
 
 def with_anatomy(scan: Volume, case: Case, input_: str, recipe: Recipe, lake: Lake) -> Volume:

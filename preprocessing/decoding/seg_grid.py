@@ -1,4 +1,4 @@
-"""A DICOM SEG drawn on another image (a PET beside the CT): read on the grid of its frames, then brought to the image's.
+"""A DICOM SEG drawn on another image (a PET beside the CT): read on its frames' grid, then brought to the image's.
 
 Both lie in one frame of reference, so the voxel of the SEG that is nearest to a voxel of the image says what it is.
 """
@@ -40,7 +40,7 @@ def frame_grid(dataset: Dataset, name: str) -> Geometry:
     found = frames(dataset)
     first = found[0]
     along = np.array(first.orientation_xyz).reshape(2, 3)
-    normal = np.cross(*along)
+    normal = np.cross(along[0], along[1])
     if any(not np.allclose(frame.orientation_xyz, first.orientation_xyz, atol=1e-3) for frame in found):
         raise CaseError(f"{name}: its frames are not parallel; draw the segmentation on one series.")
     corners = {round(float(normal @ frame.position_xyz), 2): frame.position_xyz for frame in found}

@@ -1,4 +1,4 @@
-"""C4KC-KiTS of the Imaging Data Commons: 411 CT of 210 patients in up to three phases; kidney and tumour in one of them.
+"""C4KC-KiTS of the Imaging Data Commons: 411 CT of 210 patients in up to three phases, one of them labelled.
 
 The SEG of a study is drawn on its arterial phase; the other phases have no labels. `kidney` names no side, so it is
 unknown; cysts and tumours are the lesion.

@@ -8,7 +8,7 @@ from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.class_names import class_of
 
 Meaning = Callable[[Sequence[str]], Sequence[int]]
-"""Label, type and organ of a part to its class ids; `LESION` and an organ beside it is a lesion that keeps its organ."""
+"""Label, type and organ of a part to its class ids; `LESION` and an organ beside it: a lesion that keeps its organ."""
 
 
 def by_names(names: Sequence[str]) -> list[int]:

@@ -1,8 +1,8 @@
 """LIDC-IDRI of the Imaging Data Commons: 1,018 chest CT of 1,010 patients, nodules drawn by up to four readers each.
 
 Eight patients have two scans, which share their key. Each drawing of a nodule is a SEG of its own (analysis result
-`dicom_lidc_idri_nodules`, up to 49 a scan); the lesion is what any reader drew. The 53 CR and 237 DX series are no CT and
-are not listed; segmentations of the analysis result `qin_lungct_seg`, repeated runs of algorithms on ten patients, are
+`dicom_lidc_idri_nodules`, up to 49 a scan); the lesion is what any reader drew. The 53 CR and 237 DX series are no CT
+and are not listed; segmentations of the analysis result `qin_lungct_seg`, repeated runs of algorithms on ten patients, are
 left aside.
 """
 

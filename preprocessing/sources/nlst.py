@@ -15,13 +15,11 @@ from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.idc_cases import IdcSet, LabelSeries
 
 PLAIN = re.compile(r"\b(of|the|structure|entire|bone|muscle|common|gland|and)\b")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 SAME = {
-    **{
-        name: str(n)
-        for n, name in enumerate(["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], 1)
-    },
-    "eleventh": "11", "twelfth": "12", "oesophagus": "esophagus", "clavicle": "clavicula", "vena": "vein",
-    "vertebrae": "vertebra", "bladder": "bladder", "intestine": "bowel", "splenic": "vein", "portal": "vein",
+    **{name: str(number) for number, name in enumerate((*ORDINALS, "eleventh", "twelfth"), 1)},
+    **{"oesophagus": "esophagus", "clavicle": "clavicula", "vena": "vein", "vertebrae": "vertebra"},
+    **{"intestine": "bowel", "splenic": "vein", "portal": "vein"},
 }
 HEART = {"heart", "myocardium", "atrium", "ventricle", "atrial", "ventricular"}
 UNNAMED = [{"pulmonary", "artery"}, {"face"}]
