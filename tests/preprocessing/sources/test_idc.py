@@ -9,7 +9,7 @@ from preprocessing.anatomy import class_ids
 from preprocessing.sources.registry import make_source
 
 pytestmark = pytest.mark.server
-A, B, C = "1.2.3.10", "1.2.3.11", "1.2.3.12"
+A, B, C = "1.2.5.10", "1.2.5.11", "1.2.5.12"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def liver(one) -> object:
 
 
 def test_a_series_is_a_case_with_the_labels_that_refer_to_it(commons, lake, settings):
-    one, other = slab(scan("abdomen")), slab(scan("abdomen", 1))
+    one, other = slab(scan("abdomen", 2)), slab(scan("abdomen", 1))
     address = commons.ct(one, A, "P 1")
     commons.ct(other, B, "P 1", license_short_name="CC BY-NC 3.0")
     commons.seg(one, A, "1.2.9.1", "P 1", {"Liver": liver(one), "Tumor": one.lesion})
@@ -50,7 +50,7 @@ def test_a_series_is_a_case_with_the_labels_that_refer_to_it(commons, lake, sett
 
 
 def test_only_a_revised_series_is_pulled_again_and_a_withdrawn_one_leaves(commons, lake, settings):
-    one = slab(scan("abdomen"))
+    one = slab(scan("abdomen", 2))
     for uid, patient in ((A, "P-1"), (B, "P-2"), (C, "P-3")):
         commons.ct(one, uid, patient, shift=len(patient))
     ingested(lake, tiny(commons), settings)
@@ -72,7 +72,7 @@ def test_only_a_revised_series_is_pulled_again_and_a_withdrawn_one_leaves(common
 
 
 def test_what_lies_in_raw_is_read_without_a_network(commons, lake, settings, tmp_path):
-    one = slab(scan("abdomen"))
+    one = slab(scan("abdomen", 2))
     commons.ct(one, A, "P-1")
     source = tiny(commons)
     (case,) = source.cases()
@@ -82,14 +82,14 @@ def test_what_lies_in_raw_is_read_without_a_network(commons, lake, settings, tmp
 
 
 def test_without_raw_a_case_leaves_no_file_behind(commons, lake, settings):
-    commons.ct(slab(scan("abdomen")), A, "P-1")
+    commons.ct(slab(scan("abdomen", 2)), A, "P-1")
     ingested(lake, tiny(commons, keep_raw=False), settings)
     assert [row.status for row in rows(lake).values()] == ["sealed"]
     assert lake.list("raw") == []
 
 
 def test_what_is_no_volume_is_a_row_with_its_reason_and_is_not_pulled(commons, lake, settings):
-    commons.ct(slab(scan("abdomen")), A, "P-1")
+    commons.ct(slab(scan("abdomen", 2)), A, "P-1")
     commons.put("1.2.4.1", "P-1", {}, instanceCount=2)
     commons.put("1.2.4.2", "P-1", {}, instanceCount=9000, SOPClassUID=RAW_DATA)
     commons.put("1.2.4.3", "P-1", {}, instanceCount=12, SeriesDescription="Topogram 0.6")
@@ -106,7 +106,7 @@ def test_what_is_no_volume_is_a_row_with_its_reason_and_is_not_pulled(commons, l
 
 
 def test_a_segmentation_of_another_series_is_no_label(commons, lake, settings):
-    one = slab(scan("abdomen"))
+    one = slab(scan("abdomen", 2))
     commons.ct(one, A, "P-1")
     commons.seg(one, "1.2.77", "1.2.9.1", "P-1", {"Liver": liver(one)})
     ingested(lake, tiny(commons), settings)
@@ -118,7 +118,7 @@ def test_a_network_that_fails_is_tried_again_by_the_next_ingest(commons, lake, s
     from infra import transfer
     from infra.remote import TransientError
 
-    commons.ct(slab(scan("abdomen")), A, "P-1")
+    commons.ct(slab(scan("abdomen", 2)), A, "P-1")
     listing = transfer.fetch_listing
 
     def broken(remote, policy):
