@@ -18,8 +18,13 @@ PLAIN = re.compile(r"\b(of|the|structure|entire|bone|muscle|common|gland|and)\b"
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 SAME = {
     **{name: str(number) for number, name in enumerate((*ORDINALS, "eleventh", "twelfth"), 1)},
-    **{"oesophagus": "esophagus", "clavicle": "clavicula", "vena": "vein", "vertebrae": "vertebra"},
-    **{"intestine": "bowel", "splenic": "vein", "portal": "vein"},
+    "oesophagus": "esophagus",
+    "clavicle": "clavicula",
+    "vena": "vein",
+    "vertebrae": "vertebra",
+    "intestine": "bowel",
+    "splenic": "vein",
+    "portal": "vein",
 }
 HEART = {"heart", "myocardium", "atrium", "ventricle", "atrial", "ventricular"}
 UNNAMED = [{"pulmonary", "artery"}, {"face"}]
