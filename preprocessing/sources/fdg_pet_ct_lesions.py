@@ -1,8 +1,8 @@
 """FDG-PET-CT-Lesions (AutoPET) of the Imaging Data Commons: 1,014 CT of 900 patients, lesions that take up FDG.
 
 The CT series is the case, not the PET, nor a CT resampled to it. The one SEG of a study is drawn on the PET: its frames
-lie on that grid and its header may name the PET alone, so it belongs to the CT by the frame of reference they share, and
-each CT voxel takes the nearest PET voxel's value. Patients with several studies share their key.
+lie on that grid and its header may name the PET alone, so it belongs to the CT by the frame of reference they share,
+and each CT voxel takes the nearest PET voxel's value. Patients with several studies share their key.
 """
 
 from preprocessing.sources.base import SourceInfo

@@ -2,8 +2,8 @@
 
 Eight patients have two scans, which share their key. Each drawing of a nodule is a SEG of its own (analysis result
 `dicom_lidc_idri_nodules`, up to 49 a scan); the lesion is what any reader drew. The 53 CR and 237 DX series are no CT
-and are not listed; segmentations of the analysis result `qin_lungct_seg`, repeated runs of algorithms on ten patients, are
-left aside.
+and are not listed; segmentations of the analysis result `qin_lungct_seg`, repeated runs of algorithms on ten patients,
+are left aside.
 """
 
 from preprocessing.sources.base import SourceInfo

@@ -1,4 +1,4 @@
-"""A miniature of the Imaging Data Commons: a bucket `<series>/<instance>.dcm`, and an index with the real one's columns."""
+"""A miniature of the Imaging Data Commons: a bucket `<series>/<instance>.dcm`, an index with the real one's columns."""
 
 import tempfile
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Collections of the Imaging Data Commons: listed from an index, pulled series by series from S3, again what changed."""
+"""Collections of the Imaging Data Commons: listed from an index, pulled series by series from S3, again if changed."""
 
 import pytest
 from idc_miniature import BUCKET, RAW_DATA, Commons, slab
@@ -135,7 +135,7 @@ def test_a_network_that_fails_is_tried_again_by_the_next_ingest(commons, lake, s
 def test_an_unknown_collection_is_refused_with_near_ones():
     with pytest.raises(UserError, match="no collection 'lidc_idr' with CT; near are lidc_idri"):
         make_source("idc:lidc_idr")
-    with pytest.raises(UserError, match="source idc: .*name a collection"):
+    with pytest.raises(UserError, match=r"source idc: .*name a collection"):
         make_source("idc")
 
 
