@@ -17,9 +17,9 @@ from infra.config import Config
 from infra.errors import UserError
 from infra.fetch import Progress
 from infra.lake import Lake, open_lake
-from infra.remote import Remote, TransferError, TransientError
+from infra.remote import Remote, TransferError
 from infra.transfer import below, pull_many, raw_key
-from preprocessing.case import Case, CaseError, LabelFile, source_folder
+from preprocessing.case import AbsentError, Case, CaseError, LabelFile, source_folder
 from preprocessing.decoding.dicom_header import DicomHeader, is_dicom, read_headers
 from preprocessing.sources import idc_index
 from preprocessing.sources.base import SourceInfo
@@ -110,16 +110,14 @@ class IdcSource(Config):
         """The case with the files of its series, and those labels that refer to it.
 
         Raises:
-            CaseError: a series cannot be had, or is withdrawn.
-            ConnectionError: the network failed; the next ingest tries again.
+            AbsentError: a series cannot be had now.
+            CaseError: its first file is damaged.
         """
         place = lake if self.keep_raw else open_lake(str(scratch / "pulled"))
         try:
             folders = {url: self._series(url, lake, place, scratch) for url in case.origin}
-        except TransientError as error:
-            raise ConnectionError(str(error)) from error
         except TransferError as error:
-            raise CaseError(str(error)) from error
+            raise AbsentError(str(error)) from error
         image = _files(folders[case.image[0]])
         notes = list(case.notes)
         candidates = [file for label in case.labels for file in _files(folders[label.path])]

@@ -2,8 +2,8 @@
 
 50 chest (C) and 50 abdomen (L) patients have both doses, a further 49 and 50 the full dose alone; heads (N) are not
 here. A full-dose series is a case, the low-dose series of its study the companion `low_dose` on the same grid (noise
-was added as of a tenth of the dose in the chest, a quarter in the abdomen). Projections have Modality CT as well, 825 of
-the 863 GB; they are raw data by their SOP class, not images, and no cases. Test set of the denoising task.
+was added as of a tenth of the dose in the chest, a quarter in the abdomen). Projections have Modality CT as well, 825
+of the 863 GB; they are raw data by their SOP class, not images, and no cases. Test set of the denoising task.
 """
 
 from preprocessing.sources.base import SourceInfo
