@@ -100,8 +100,8 @@ def test_what_is_no_volume_is_a_row_with_its_reason_and_is_not_pulled(commons, l
     assert reasons[0] == "a series of 2 images is a localizer or a fragment, not a volume"
     assert reasons[1] == "its 9000 objects are raw data (projections), not CT images"
     assert reasons[2].startswith("its description says that it is a localizer (Topogram 0.6)")
-    assert "holds no object: it was moved or withdrawn" in reasons[3]
-    assert reasons[4] == "sealed"
+    assert reasons[3] == "sealed"
+    assert "holds no object: it was moved or withdrawn" in reasons[4]
     assert len(reasons) == 5, "a PET is no CT"
 
 
