@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.config import Config
+from infra.fingerprint import fingerprint
 
 RegionName = Literal["head_neck", "chest", "abdomen"]
 AnatomyKind = Literal["full", "partial", "none"]
@@ -69,6 +70,11 @@ class Case(Config):
     notes: tuple[str, ...] = Field((), description="what the listing already found odd; becomes findings")
     split: DeclaredSplit = ""
     problem: str = Field("", description="known already when listed (two images in one case, a label without image)")
+
+    @property
+    def token(self) -> str:
+        """What its row must say for it to be unchanged: the version, and the problem that its listing found."""
+        return fingerprint([self.version, self.problem]) if self.version and self.problem else self.version
 
     @property
     def origin(self) -> tuple[str, ...]:

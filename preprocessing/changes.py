@@ -93,13 +93,10 @@ def known_cases(manifest: Manifest, source: Source) -> dict[str, Known]:
 
 
 def is_unchanged(case: Case, row: Seen) -> bool:
-    """Whether nothing of a listed case has to be read, given its row: same version, and not refused by accident."""
-    if not case.version or row.version != case.version:
+    """Whether nothing of a listed case has to be read, given its row: same token, and not refused by accident."""
+    if not case.version or row.version != case.token:
         return False
-    if row.status == "sealed":
-        return not case.problem
-    reason = row.reason or ""
-    return not reason.startswith(UNEXPECTED) and reason == (case.problem or reason)
+    return row.status == "sealed" or not (row.reason or "").startswith(UNEXPECTED)
 
 
 def without_namesakes(cases: Sequence[Case]) -> list[Case]:

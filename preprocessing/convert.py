@@ -280,7 +280,7 @@ def _row(case: Case, source: Source, lake: Lake) -> ManifestRow:
         licence=case.licence,
         citation=case.citation,
         origin=tuple(stored_origin(path, lake, root) for path in with_data_files(case.origin)),
-        version=case.version,
+        version=case.token,
     )
 
 

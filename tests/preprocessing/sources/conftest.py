@@ -1,11 +1,14 @@
 """What the tests of public data sets share: a server on loopback, a lake, workers for the whole session."""
 
 from collections.abc import Iterator
+from functools import partial
 
+import dask
 import pytest
 from distributed import LocalCluster
 from faulty_server import FaultyServer
 
+from infra.cluster import DASK_CONFIG
 from infra.lake import Lake, open_lake
 from infra.settings import Settings
 
@@ -27,8 +30,9 @@ def lake(tmp_path) -> Lake:
 @pytest.fixture(scope="session")
 def dask_address() -> Iterator[str]:
     """The address of a cluster in this process: what `ingest` does is what is tested, not how workers start."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+    cluster = partial(LocalCluster, n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None)
+    with dask.config.set(DASK_CONFIG), cluster() as started:
+        yield started.scheduler_address
 
 
 @pytest.fixture

@@ -222,3 +222,15 @@ def test_two_runs_at_once_pull_an_archive_once(server, lake, settings):
     assert len(listed) == 3
     assert listed[0] == listed[1] == listed[2]
     assert len([asked for asked in server.log if asked.status == 200]) == 1
+
+
+def test_what_a_policy_refused_comes_in_when_the_policy_allows_it(tmp_path, lake, settings, monkeypatch):
+    (path,) = brought(tmp_path, {"mine.tar": tarred(spleen_files([2]))})
+    source = make_source("msd-spleen", archive=(path,), licence="CC BY-NC 4.0")
+    monkeypatch.setattr(Selection, "require", lambda *_: None)  # as where each case has a licence of its own
+    ingested(lake, source, settings, selection=Selection(licence_policy="commercial"))
+    assert "allows no commercial use" in statuses(rows(lake).values())["spleen_2"]
+    again = ingested(lake, source, settings, selection=Selection(licence_policy="commercial"))
+    assert again.unchanged == 1
+    ingested(lake, source, settings)
+    assert statuses(rows(lake).values()) == {"spleen_2": "sealed"}
