@@ -137,7 +137,11 @@ def test_nodules_of_lidc_are_lesions_and_radiographs_no_cases(commons, lake, set
     commons.ct(chest, A, "LIDC-IDRI-0001", **named)
     commons.put(B, "LIDC-IDRI-0001", {"one": b""}, Modality="DX", **named)
     commons.seg(chest, A, SEG, "LIDC-IDRI-0001", {"Nodule": chest.lesion})
-    commons.rows[SEG] |= named | {"SeriesDescription": "Segmentation of Nodule 1 - Annotation 0"}
+    commons.rows[SEG] |= named | {"analysis_result_id": "dicom_lidc_idri_nodules"}
+    commons.seg(
+        chest, A, "1.2.9.2", "LIDC-IDRI-0001", {"Nodule": chest.anatomy > 0}, analysis_result_id="qin_lungct_seg"
+    )
+    commons.rows["1.2.9.2"] |= named
     ingested(lake, make_source("lidc-idri", **commons.options), settings)
     (row,) = rows(lake).values()
     assert (row.status, row.patient) == ("sealed", "LIDC-IDRI-0001")
