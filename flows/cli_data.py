@@ -171,15 +171,25 @@ def newest_manifest(lake: Lake, recipe: RecipeName | None) -> Manifest:
     return next((manifest for manifest in manifests if len(manifest.rows)), manifests[0])
 
 
-def sources(as_json: JsonOption = False) -> None:
-    """The catalogue: region, size, licence, access, and what to do for each."""
+def sources(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="All that is known of these.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The catalogue: region, size, licence and access; with names, also what to do to get them."""
     infos = [info.model_dump(mode="json") for info in source_infos()]
+    if unknown := set(names or ()) - {info["name"] for info in infos}:
+        raise typer.BadParameter(f"unknown source {min(unknown)!r}; `meddiff sources` lists them")
+    chosen = [info for info in infos if not names or info["name"] in names]
     if as_json:
-        terminal.print_json(infos)
-        return
-    columns = ("name", "title", "regions", "cases", "size", "licence", "access", "how")
-    lines = [[_cell(info[column]) for column in columns] for info in infos]
-    terminal.out().print(terminal.table("sources", columns, lines))
+        terminal.print_json(chosen)
+    elif names:
+        for info in chosen:
+            lines = [(field, _cell(value)) for field, value in info.items() if value]
+            terminal.out().print(terminal.table("", ("", ""), lines))
+    else:
+        columns = ("name", "regions", "cases", "size", "licence", "access", "title")
+        lines = [[_cell(info[column]) for column in columns] for info in chosen]
+        terminal.out().print(terminal.table("sources; `meddiff sources NAME` says what to do", columns, lines))
 
 
 def _summarise(lake: Lake, before: Manifest, after: Manifest, names: list[str]) -> None:

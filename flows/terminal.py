@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -39,7 +40,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         numeric = bool(rows) and all(isinstance(row[position], int | float) for row in rows)
         made.add_column(column, justify="right" if numeric else "left", no_wrap=not numeric and position == 0)
     for row in rows:
-        made.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+        made.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
     return made
 
 

@@ -71,7 +71,7 @@ UNLABELLED = Dataset(
         citation=CITATION,
         cases=1900,
         how=(
-            "fetch amos22_unlabeled_ct_5000_5399.zip, ..._5400_5899.zip, ..._5900_6199.zip and ..._6200_6899.zip"
+            "Fetch amos22_unlabeled_ct_5000_5399.zip, ..._5400_5899.zip, ..._5900_6199.zip and ..._6200_6899.zip"
             " from https://amos22.grand-challenge.org/Dataset/ and give each by "
             "`meddiff ingest amos22-unlabelled --archive PATH`."
         ),

@@ -56,6 +56,17 @@ def test_cases_reads_the_recipe_that_the_lake_has(ingested, capsys):
     assert json.loads(paper) == []
 
 
+def test_sources_tells_all_of_one_as_it_is_written(capsys):
+    code, out, _ = _call(capsys, "sources", "ct-rate", "word")
+    assert code == 0
+    assert "'meddiff[huggingface]'" in out.replace("\n", " ")
+    assert "WORD-V0.1.0.zip" in out
+    assert "msd-lung" not in out
+    code, out, err = _call(capsys, "sources", "wrod")
+    assert (code, out) == (2, "")
+    assert "unknown source 'wrod'" in err
+
+
 def test_sources_json_is_the_catalogue(capsys):
     code, out, _ = _call(capsys, "sources", "--json")
     names = {info["name"] for info in json.loads(out)}
