@@ -24,7 +24,7 @@ from infra.fingerprint import canonical_json, fingerprint
 from infra.lake import Lake, open_lake
 from infra.remote import Remote, TransferError
 from infra.settings import absolute_url, load_settings
-from infra.transfer import RECORD, probe, pull, raw_key
+from infra.transfer import RECORD, probe, pull, pull_many, raw_key
 from preprocessing.archive.index import SUFFIX as INDEX
 from preprocessing.case import AbsentError, Case
 from preprocessing.sources.base import SourceInfo
@@ -165,9 +165,13 @@ class PublicSource(Config):
         if lake.exists(key):
             return [Case.model_validate(row) for row in json.loads(gzip.decompress(lake.read(key)))]
         entries: dict[str, FileEntry] = {}
+        places = {name: raw_key(self.name, version, name) for name, version in versions.items()}
+        files = [(self.remotes[name], where) for name, where in places.items()]
+        for _, result in pull_many(lake, files, progress=progress):
+            if isinstance(result, UserError):
+                raise result
         for name, version in versions.items():
-            where = raw_key(self.name, version, name)
-            pull(lake, self.remotes[name], where, progress=progress)
+            where = places[name]
             path = local_copy(lake, where)
             if is_archive(name):
                 entries |= listed(where, path, room(self._room), version, self._password)

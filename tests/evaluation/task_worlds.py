@@ -10,7 +10,8 @@ from evaluation.tasks.context import TaskContext
 from preprocessing.anatomy import BODY, class_ids
 from preprocessing.geometry import Geometry
 from preprocessing.layout import Pyramid
-from preprocessing.manifest import Manifest, ManifestRow, _frame
+from preprocessing.manifest import Manifest, ManifestRow
+from preprocessing.manifest_table import to_frame
 from preprocessing.recipe import demo
 from preprocessing.regions import RegionExtent
 from preprocessing.store import CaseRecord, seal_case, write_case
@@ -116,7 +117,7 @@ def make_context(stored, config=None, rows=None, controls=("superresolution", "l
     lake, all_rows = stored
     return TaskContext(
         lake=lake,
-        manifest=Manifest(_frame(rows if rows is not None else all_rows), 1),
+        manifest=Manifest(to_frame(rows if rows is not None else all_rows), 1),
         recipe=RECIPE,
         base=Spy(),
         controls={name: Spy(controlled=True) for name in controls},

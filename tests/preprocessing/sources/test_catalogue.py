@@ -12,15 +12,16 @@ from preprocessing.case import LESION
 from preprocessing.licences import terms
 from preprocessing.sources.base import Source
 from preprocessing.sources.dataset import PublicSource
-from preprocessing.sources.registry import DATASETS, SOURCES, dataset, make_source, source_infos
+from preprocessing.sources.registry import DATASETS, IDC_SETS, SOURCES, dataset, make_source, source_infos
 
 PUBLIC = sorted(DATASETS)
+INFOS = {info.name: info for info in source_infos()}
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", [*PUBLIC, *sorted(IDC_SETS)])
 def test_an_entry_says_what_a_user_needs_to_know(name):
-    info = dataset(name).info
+    info = INFOS[name]
     assert info.name == name
     assert info.title
     assert info.licence not in ("", "unknown")
@@ -68,7 +69,7 @@ def test_a_source_is_made_without_a_network_and_travels_to_workers(name):
 
 def test_every_public_data_set_has_a_miniature():
     tests = "".join(path.read_text() for path in HERE.glob("test_*.py") if path.name != Path(__file__).name)
-    assert [name for name in PUBLIC if f'"{name}"' not in tests] == []
+    assert [name for name in [*PUBLIC, *IDC_SETS] if f'"{name}"' not in tests] == []
 
 
 def test_the_catalogue_is_sorted_and_has_everything():
