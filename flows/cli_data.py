@@ -12,6 +12,7 @@ from flows.params import RecipeName, SourceSpec
 from flows.plan import ingest_status
 from flows.progress import tell
 from flows.session import flows_here, open_session
+from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from infra.remote import TransferError
 from preprocessing.licences import LicencePolicy
@@ -69,7 +70,7 @@ def ingest(
     place = open_lake(settings.lake_url)
     specs = tuple(spec.in_hiding(place, settings) for spec in specs)
     before = read_manifest(place, RECIPES[recipe]())
-    made = [spec.make() for spec in specs]
+    made = [_made(spec) for spec in specs]
     settled = [_settled(place, before, source, selection) for source in made]
     lines = [unchanged_line(source.info.name, cases or 0) for source, cases in zip(made, settled, strict=True)]
     if None in settled:
@@ -85,6 +86,15 @@ def ingest(
     for line in lines:
         terminal.out().print(line, markup=False)
     _summarise(place, before, read_manifest(place, RECIPES[recipe]()), [source.info.name for source in made])
+
+
+def _made(spec: SourceSpec) -> Source:
+    try:
+        return spec.make()
+    except UserError as error:
+        if spec.name != "idc":
+            raise
+        raise typer.BadParameter(str(error)) from None  # a collection of this name does not exist
 
 
 def _settled(lake: Lake, before: Manifest, source: Source, selection: Selection) -> int | None:

@@ -105,6 +105,7 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_1(arguments, sentence
     [
         (["ingest", "no-such-source"], "unknown source 'no-such-source'; known: "),
         (["ingest"], "SOURCE"),
+        (["ingest", "idc:lidc_idr"], "lidc_idri"),
         (["ingest", "folder"], "needs --path"),
         (["ingest", "phantom", "--path", "x"], "--path belongs to source 'folder'"),
         (["ingest", "phantom", "--recipe", "coarse"], "'coarse' is not one of"),

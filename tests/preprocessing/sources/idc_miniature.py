@@ -17,7 +17,7 @@ SOP = {"CT": "1.2.840.10008.5.1.4.1.1.2", "SEG": "1.2.840.10008.5.1.4.1.1.66.4",
 RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 
 
-def slab(scan: Scan, slices: int = 20) -> Scan:
+def slab(scan: Scan, slices: int = 12) -> Scan:
     """The slices around a scan's lesion: every slice is an object of its own."""
     middle = int(np.argwhere(scan.lesion)[:, 0].mean())
     first = max(0, min(middle - slices // 2, len(scan.hu) - slices))

@@ -35,6 +35,16 @@ def centre_mm(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.mean([geometry.world(index) for index in np.argwhere(mask)], axis=0)
 
 
+def assert_lesion_where(mask: np.ndarray, one: Scan, lake, row, *, relative: float = 0.6) -> None:
+    """The stored lesion has its centre within a voxel of the mask's, and its volume within `relative` of it."""
+    case = open_case(lake, row.key)
+    stored, geometry = case.read_all("lesion") > 0, Geometry.from_dict(case.record.geometry)
+    off = np.abs(centre_mm(stored, geometry) - centre_mm(mask > 0, one.geometry))
+    assert (off < np.array(one.geometry.spacing_mm)).all()
+    volumes = [np.sum(m > 0) * np.prod(place.spacing_mm) for m, place in ((stored, geometry), (mask, one.geometry))]
+    assert volumes[0] == pytest.approx(volumes[1], rel=relative)
+
+
 def test_a_lesion_drawn_on_the_pet_lies_in_the_same_place_of_the_ct(commons, lake, settings):
     ct = part("abdomen")
     lesion = np.zeros_like(ct.lesion)
@@ -53,12 +63,7 @@ def test_a_lesion_drawn_on_the_pet_lies_in_the_same_place_of_the_ct(commons, lak
     ingested(lake, make_source("fdg-pet-ct-lesions", **commons.options), settings)
     (row,) = rows(lake).values()
     assert (row.status, row.lesion, row.patient) == ("sealed", True, "PETCT_1")
-    case = open_case(lake, row.key)
-    stored, geometry = case.read_all("lesion"), Geometry.from_dict(case.record.geometry)
-    off = np.abs(centre_mm(stored > 0, geometry) - centre_mm(lesion > 0, ct.geometry))
-    assert (off < np.array(ct.geometry.spacing_mm)).all()
-    litres = [mask.sum() * np.prod(place.spacing_mm) for mask, place in ((stored, geometry), (lesion, ct.geometry))]
-    assert litres[0] == pytest.approx(litres[1], rel=0.25)
+    assert_lesion_where(lesion, ct, lake, row, relative=0.25)
 
 
 def test_a_full_dose_scan_has_its_low_dose_beside_it_and_projections_are_no_cases(commons, lake, settings):
@@ -102,6 +107,7 @@ def test_organs_of_nlst_are_named_by_the_words_of_their_labels(commons, lake, se
     names = {"Upper lobe of left lung": "lung_upper_lobe_left", "Aorta": "aorta", "Left ventricle of heart": "heart"}
     assert anatomy_of(lake, sealed) == {*(names[label] for label in there), "unknown"}
     assert scout.status == "quarantined"
+    assert "2 images" in (scout.reason or "")
 
 
 @pytest.mark.parametrize(("name", "patient"), [("med-ln", "MED_LYMPH_001"), ("abd-ln", "ABD_LYMPH_001")])
@@ -114,6 +120,7 @@ def test_lymph_nodes_of_chest_and_abdomen_are_two_sets_of_one_collection(name, p
     ingested(lake, make_source(name, **commons.options), settings)
     (row,) = rows(lake).values()
     assert (row.patient, row.status, row.split, row.lesion, row.anatomy) == (patient, "sealed", "test", True, "none")
+    assert_lesion_where(one.lesion, one, lake, row)
 
 
 def test_only_the_arterial_phase_of_c4kc_is_labelled_and_a_kidney_has_no_side(commons, lake, settings):
@@ -121,14 +128,14 @@ def test_only_the_arterial_phase_of_c4kc_is_labelled_and_a_kidney_has_no_side(co
     named = {"collection_id": "c4kc_kits"}
     commons.ct(one, A, "KiTS-00001", SeriesDescription="arterial", **named)
     commons.ct(one, B, "KiTS-00001", SeriesDescription="late", shift=5, **named)
-    kidneys = organ(one, "kidney_left") | organ(one, "kidney_right")
-    parts = {"Kidney": kidneys if kidneys.any() else organ(one, "liver"), "Mass": one.lesion}
-    commons.seg(one, A, SEG, "KiTS-00001", parts)
+    commons.seg(one, A, SEG, "KiTS-00001", {"Kidney": organ(one, "liver"), "Mass": one.lesion})
     commons.rows[SEG] |= named
     ingested(lake, make_source("c4kc-kits", **commons.options), settings)
     labelled, plain = sorted(rows(lake).values(), key=lambda row: row.lesion, reverse=True)
     assert (labelled.status, labelled.lesion, plain.status, plain.lesion) == ("sealed", True, "sealed", False)
     assert labelled.patient == plain.patient == "KiTS-00001"
+    assert labelled.anatomy == plain.anatomy == "none", "unknown is no organ"
+    assert_lesion_where(one.lesion, one, lake, labelled)
 
 
 def test_nodules_of_lidc_are_lesions_and_radiographs_no_cases(commons, lake, settings):
@@ -145,4 +152,4 @@ def test_nodules_of_lidc_are_lesions_and_radiographs_no_cases(commons, lake, set
     ingested(lake, make_source("lidc-idri", **commons.options), settings)
     (row,) = rows(lake).values()
     assert (row.status, row.patient) == ("sealed", "LIDC-IDRI-0001")
-    assert row.lesion
+    assert_lesion_where(chest.lesion, chest, lake, row)
