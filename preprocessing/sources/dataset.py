@@ -16,14 +16,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
-from infra.checksums import Checksums, Record
 from infra.config import Config
 from infra.errors import UserError
-from infra.fetch import Progress, refuse_wrong_sums
+from infra.fetch import Progress
 from infra.fingerprint import canonical_json, fingerprint
 from infra.lake import Lake, open_lake
 from infra.remote import Remote, TransferError
-from infra.settings import absolute_url, load_settings
+from infra.settings import absolute_url
 from infra.transfer import RECORD, probe, pull, pull_many, raw_key
 from preprocessing.archive.index import SUFFIX as INDEX
 from preprocessing.case import AbsentError, Case
@@ -31,6 +30,7 @@ from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.file_layout import FileLayout, cases_by_layout
 from preprocessing.sources.files import FileEntry, Files
 from preprocessing.sources.holdings import bring, is_archive, listed, read
+from preprocessing.sources.on_disk import check, local_copy, relocated
 from preprocessing.sources.rooms import close_room, open_room, room
 
 Lister = Callable[[Files, FileLayout, str], Iterable[Case]]
@@ -268,48 +268,3 @@ class PublicSource(Config):
 def file_name(remote: Remote) -> str:
     """The name of the file behind a url."""
     return urlsplit(remote.url).path.rpartition("/")[2]
-
-
-def local_copy(lake: Lake, key: str) -> Path:
-    """A file of the lake on this machine: itself, or of a bucket a copy in the state folder, made once."""
-    if (path := lake.local_path(key)) is not None:
-        return path
-    home = load_settings().home / "cache" / lake.id
-    if not (home / key).is_file():
-        partial = (home / key).with_name(f".{os.getpid()}.{Path(key).name}")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with lake.open(key) as stream, partial.open("wb") as copy:
-            while data := stream.read(8 * 2**20):
-                copy.write(data)
-        partial.rename(home / key)
-    return home / key
-
-
-def relocated(case: Case, paths: Mapping[str, str]) -> Case:
-    """The case with every file where it can be opened."""
-    return case.model_copy(
-        update={
-            "image": tuple(paths[path] for path in case.image),
-            "labels": tuple(label.model_copy(update={"path": paths[label.path]}) for label in case.labels),
-            "lesion": tuple(paths[path] for path in case.lesion),
-            "companions": tuple((name, paths[path]) for name, path in case.companions),
-        }
-    )
-
-
-def check(path: Path, declared: Remote) -> None:
-    """Compare a file that a user brought with its declared checksums, once for each state of the file.
-
-    Raises:
-        UserError: it is another file.
-    """
-    if not (declared.sha256 or declared.md5):
-        return
-    status = path.stat()
-    known = load_settings().home / "checked" / fingerprint([str(path), status.st_size, status.st_mtime_ns])
-    if not known.is_file():
-        with path.open("rb") as stream:
-            record = Checksums.of(stream).record(str(path), "")
-        known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text(canonical_json(record.model_dump(mode="json")))
-    refuse_wrong_sums(declared.replace(url=str(path)), Record.model_validate_json(known.read_text()))

@@ -11,7 +11,8 @@ from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from preprocessing import convert as module
 from preprocessing.case import LabelFile
-from preprocessing.convert import case_key, convert_case, file_checksums, input_of
+from preprocessing.convert import convert_case
+from preprocessing.inputs import case_key, file_checksums, input_of
 from preprocessing.store import open_case
 
 GOLDEN = {2: "946f050556159255126782380c6d91b1"}  # recipe version: digest of the seal

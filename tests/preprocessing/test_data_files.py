@@ -7,10 +7,10 @@ import SimpleITK as sitk
 from ct_samples import ball_hu
 
 from preprocessing.case import Case, CaseError
-from preprocessing.convert import file_checksums, input_of
 from preprocessing.decoding.data_files import data_files, with_data_files
 from preprocessing.decoding.decode import decode_image
 from preprocessing.decoding.itk import read_itk
+from preprocessing.inputs import file_checksums, input_of
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((6, 8, 10))

@@ -5,8 +5,8 @@ from dicom_samples import AXIAL, write_enhanced
 from whole_case import read_volume
 
 from preprocessing.case import CaseError
-from preprocessing.convert import input_of
 from preprocessing.decoding.decode import decode_image
+from preprocessing.inputs import input_of
 from preprocessing.sources.folder import FolderSource
 
 HU = ball_hu((8, 10, 12))

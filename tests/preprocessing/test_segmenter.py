@@ -15,8 +15,9 @@ from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from infra.settings import Settings, load_settings
 from preprocessing.case import LabelFile
-from preprocessing.convert import convert_case, file_checksums, input_of
+from preprocessing.convert import convert_case
 from preprocessing.ingest import ingest
+from preprocessing.inputs import file_checksums, input_of
 from preprocessing.manifest import ManifestRow, read_manifest
 from preprocessing.recipe import RECIPES, Segmenter
 from preprocessing.segmenter import segmentation_key
