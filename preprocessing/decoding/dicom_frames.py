@@ -4,6 +4,7 @@ An enhanced file keeps these facts in functional groups, shared by all frames or
 them at its root and has one frame. A frame's own group is believed before the shared one, and that before the root.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ def frames(dataset: Dataset) -> list[Frame]:
         ValueError, TypeError, IndexError: a number is none, or the functional groups are fewer than the frames.
     """
     count = int(dataset.get("NumberOfFrames") or 1)
+    if count < 1:
+        raise ValueError(f"NumberOfFrames is {count}")
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     if own and len(own) < count:
@@ -102,11 +105,18 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float | None:
-    return None if value is None or value == "" else float(str(value))
+    return None if value is None or value == "" else _finite(str(value))
 
 
 def _numbers(value: object) -> tuple[float, ...]:
-    return tuple(float(v) for v in _listed(value))
+    return tuple(_finite(v) for v in _listed(value))
+
+
+def _finite(value: float | str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
 
 
 def _listed(value: object) -> list:

@@ -33,7 +33,7 @@ def read_packed(data: DataFile, shape: tuple[int, ...], dtype: DTypeLike, name: 
     target = out.data.cast("B")
     try:
         with _unpacked(data) as stream:
-            if len(stream.read(data.skip)) < data.skip or _fill(target, stream) < len(target):
+            if not _skipped(stream, data.skip) or _fill(target, stream) < len(target):
                 raise EOFError("it ends before its last voxel")
             more = stream.read(1)  # and so to the checksum
     except UNPACK_ERRORS as error:
@@ -41,6 +41,13 @@ def read_packed(data: DataFile, shape: tuple[int, ...], dtype: DTypeLike, name: 
     if more:
         raise CaseError(f"{name}: more bytes than its header promises follow its voxels; export it again.")
     return out.astype(stored.newbyteorder("="), copy=False)
+
+
+def _skipped(stream: Any, count: int) -> bool:
+    """Whether so many bytes could be read past, none of them kept."""
+    while count and (piece := stream.read(min(PIECE, count))):
+        count -= len(piece)
+    return not count
 
 
 def _fill(target: memoryview, stream: Any) -> int:

@@ -118,7 +118,7 @@ class Campaign:
     def _outcome(self) -> str:
         outcome, result = self.judge()
         if outcome == "refused":
-            return f"hungry: {result}" if re.search("allocat|memory", result, re.IGNORECASE) else outcome
+            return f"hungry: {result}" if re.search(r"\ballocate\b|memory", result, re.IGNORECASE) else outcome
         if outcome != "accepted":
             return f"{outcome}: {result}"
         if alike(result, self.healthy):
