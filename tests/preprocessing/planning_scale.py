@@ -70,7 +70,7 @@ def fill(url: str) -> None:
         "seal": ["d" * 32] * len(cases),
         "cluster": [f"catalogue/{case.id}" for case in cases],
         "origin": [case.image for case in cases],
-        "version": [case.version for case in cases],
+        "version": [case.token for case in cases],
         "signature": [texts[n % len(texts)] for n in range(len(cases))],
     }
     rows = frame.assign(**{name: pd.Series(values, dtype=object) for name, values in made.items()})
