@@ -5,7 +5,6 @@ pull goes on from there. The kernel's lock on the partial file ends with its pro
 upload leaves parts that no reader sees and that the bucket's lifecycle rule removes.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from infra.checksums import Checksums
 from infra.config import Config
 from infra.errors import UserError
+from infra.file_lock import try_lock
 from infra.lake import Lake
 from infra.local_files import PARTIAL, fsync_folder
 from infra.remote import Version
@@ -175,18 +175,10 @@ def _locked(path: Path, sleep: Callable[[float], object]) -> Generator[BinaryIO]
     """The file opened for appending and locked; waits for whoever has it."""
     while True:
         with path.open("ab") as stream:
-            if _try_lock(stream) and _is_at(stream, path):
+            if try_lock(stream) and _is_at(stream, path):
                 yield stream
                 return
         sleep(LOCK_POLL_S)
-
-
-def _try_lock(stream: BinaryIO) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(stream: BinaryIO, path: Path) -> bool:

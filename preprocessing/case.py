@@ -4,6 +4,7 @@ A case is plain data: the files of its image and labels, what their values mean,
 answers in this form, so that one converter reads them all.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -84,6 +85,17 @@ class Case(Config):
             *(label.path for label in self.labels),
             *self.lesion,
             *(path for _, path in self.companions),
+        )
+
+    def relocated(self, here: Callable[[str], str]) -> "Case":
+        """The case with every file where `here` says that it can be opened."""
+        return self.model_copy(
+            update={
+                "image": tuple(here(path) for path in self.image),
+                "labels": tuple(label.model_copy(update={"path": here(label.path)}) for label in self.labels),
+                "lesion": tuple(here(path) for path in self.lesion),
+                "companions": tuple((name, here(path)) for name, path in self.companions),
+            }
         )
 
 

@@ -89,12 +89,7 @@ class IdentifiedSource:
     def fetch(self, case: Case, lake: Lake, scratch: Path) -> Case:
         """The case with links to its files instead of their names."""
         links = {path: _link(scratch, f"{n:05d}", Path(path)) for n, path in enumerate(dict.fromkeys(case.origin))}
-        return case.replace(
-            image=tuple(links[path] for path in case.image),
-            labels=tuple(file.replace(path=links[file.path]) for file in case.labels),
-            lesion=tuple(links[path] for path in case.lesion),
-            companions=tuple((name, links[path]) for name, path in case.companions),
-        )
+        return case.relocated(links.__getitem__)
 
     def is_listed(self, lake: Lake | None) -> bool:
         """Always."""

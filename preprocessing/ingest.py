@@ -124,9 +124,9 @@ def _replaced_roots(source: Source) -> tuple[str, ...] | None:
     return (root, root_id(source.folder)) if isinstance(source, IdentifiedSource) else (root,)
 
 
-def _remember(source: Source, settings: Settings, lake: Lake) -> None:
+def _remember(source: Source, listed: Sequence[Case], settings: Settings) -> None:
     if isinstance(source, IdentifiedSource):
-        remember_identities(source, source.cases(lake), settings)
+        remember_identities(source, listed, settings)
     elif root := source_root(source):
         remember_root(root, settings)
 
@@ -158,7 +158,8 @@ def _ingest_source(
     before = read_manifest(lake, recipe, columns=PLANNED)
     known = known_cases(before, source)
     with metered() as traffic:
-        cases = selected(without_namesakes(source.cases(lake, on_transfer)), known, selection, lake)
+        listed = source.cases(lake, on_transfer)
+    cases = selected(without_namesakes(listed), known, selection, lake)
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
     changes = find_changes(known, cases, source)
@@ -169,7 +170,7 @@ def _ingest_source(
     for result in _convert_all(lake, recipe, source, changes.pending, workers):
         results.append(result)
         report(name, len(changes.unchanged) + len(results), len(cases), result.row)
-    _remember(source, workers.settings, lake)
+    _remember(source, listed, workers.settings)
     if changes:
         kept = Kept({case.id: changes.renoted.get(case.id, {}) for case in changes.unchanged}, before.number)
         rows = {name: [result.row for result in results]}
@@ -225,10 +226,11 @@ def _convert_all(
 
 
 def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake) -> _Converted:
-    hidden = isinstance(source, IdentifiedSource)
-    wording = {"wording": partial(source.finding, case=case)} if isinstance(source, IdentifiedSource) else {}
-    with metered() as traffic, silenced() if hidden else nullcontext():
-        row = convert_case(case, source, recipe, lake, **wording)
+    wording, quiet = str, nullcontext()
+    if isinstance(source, IdentifiedSource):
+        wording, quiet = partial(source.finding, case=case), silenced()
+    with metered() as traffic, quiet:
+        row = convert_case(case, source, recipe, lake, wording)
     seal = read_seal(lake, row.key) if row.key else None
     stored = sum(size for size, _ in seal.objects.values()) if seal else 0
     return _Converted(row, traffic.received, stored)

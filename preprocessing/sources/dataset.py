@@ -30,7 +30,7 @@ from preprocessing.sources.base import SourceInfo
 from preprocessing.sources.file_layout import FileLayout, cases_by_layout
 from preprocessing.sources.files import FileEntry, Files
 from preprocessing.sources.holdings import bring, is_archive, listed, read
-from preprocessing.sources.on_disk import check, local_copy, relocated
+from preprocessing.sources.on_disk import check, local_copy
 from preprocessing.sources.rooms import close_room, open_room, room
 
 Lister = Callable[[Files, FileLayout, str], Iterable[Case]]
@@ -130,7 +130,7 @@ class PublicSource(Config):
         """Whether `cases` would pull no archive."""
         if self.archive or not self.remotes:
             return True
-        return lake is not None and lake.exists(self._listing_key(self.versions))
+        return lake is not None and lake.exists(self._listing_key)
 
     def fetch(self, case: Case, lake: Lake, scratch: Path) -> Case:
         """The case with files that can be opened here.
@@ -144,7 +144,7 @@ class PublicSource(Config):
         except TransferError as error:
             raise AbsentError(str(error)) from error
         here = bring(list(local.values()), scratch, room(self._room or "none"), self._password)
-        return self.dataset.finish(relocated(case, {name: str(here[path]) for name, path in local.items()}), scratch)
+        return self.dataset.finish(case.relocated(lambda name: str(here[local[name]])), scratch)
 
     def finish(self, lake: Lake) -> None:
         """After an ingest: forget what was unpacked and, without `keep_raw`, the archives themselves."""
@@ -160,19 +160,17 @@ class PublicSource(Config):
                     lake.delete(piece)
 
     def _pulled_cases(self, lake: Lake, progress: Progress | None) -> list[Case]:
-        versions = self.versions
-        key = self._listing_key(versions)
+        key = self._listing_key
         if lake.exists(key):
             return [Case.model_validate(row) for row in json.loads(gzip.decompress(lake.read(key)))]
         entries: dict[str, FileEntry] = {}
-        places = {name: raw_key(self.name, version, name) for name, version in versions.items()}
+        places = {name: raw_key(self.name, version, name) for name, version in self.versions.items()}
         files = [(self.remotes[name], where) for name, where in places.items()]
         for _, result in pull_many(lake, files, progress=progress):
             if isinstance(result, UserError):
                 raise result
-        for name, version in versions.items():
-            where = places[name]
-            path = local_copy(lake, where)
+        for name, where in places.items():
+            path, version = local_copy(lake, where), self.versions[name]
             if is_archive(name):
                 entries |= listed(where, path, room(self._room), version, self._password)
             else:
@@ -225,8 +223,9 @@ class PublicSource(Config):
             for name, remote in self.remotes.items()
         }
 
-    def _listing_key(self, versions: dict[str, str]) -> str:
-        decides = fingerprint([versions, self.dataset.revision, self.layout, self.licence])
+    @property
+    def _listing_key(self) -> str:
+        decides = fingerprint([self.versions, self.dataset.revision, self.layout, self.licence])
         return f"raw/{self.name}/{decides[:16]}/cases.json.gz"
 
     def _local(self, name: str, lake: Lake | None, scratch: Path | None) -> Path:

@@ -4,7 +4,6 @@ A plain tar and a zip give one member alone. What can only be read from its begi
 once an ingest into a folder of its own, `room`, which every function here is given.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from infra.errors import UserError
+from infra.file_lock import locked
 from infra.fingerprint import fingerprint
 from preprocessing.archive import Archive, open_archive
 from preprocessing.archive.members import Limits, Member
@@ -132,14 +132,14 @@ def _innermost(holder: Path, inner: str, room: Path, password: str | None) -> tu
 
 def _nested(archive: Archive, name: str, room: Path, password: str | None) -> Archive:
     folder = _corner(archive.path, room)
-    with _locked(folder):
+    with locked(folder.with_suffix(".lock")):
         return archive.nested(name, folder, password)
 
 
 def _unpacked(archive: Archive, room: Path) -> Path:
     """The folder with every readable member of an archive, unpacked once by whoever comes first."""
     folder = _corner(archive.path, room)
-    with _locked(folder):
+    with locked(folder.with_suffix(".lock")):
         if not (folder / "members").is_dir():
             partial = folder / "partial"
             shutil.rmtree(partial, ignore_errors=True)
@@ -150,22 +150,10 @@ def _unpacked(archive: Archive, room: Path) -> Path:
 
 
 def _corner(path: Path, room: Path) -> Path:
-    return room / fingerprint([str(path), _stamp(path)])[:16]
-
-
-class _locked:  # noqa: N801 - reads as a statement
-    """One process at a time works in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder.with_suffix(".lock")
-
-    def __enter__(self) -> None:
-        self._stream = self._path.open("a")
-        fcntl.flock(self._stream, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
+    """The folder of the room for one archive."""
+    folder = room / fingerprint([str(path), _stamp(path)])[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _open(path: Path, password: str | None) -> Archive:

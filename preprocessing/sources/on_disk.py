@@ -1,7 +1,7 @@
 """Files of a data set on this machine: a bucket's through a copy, a user's compared with what its host declares."""
 
 import os
-from collections.abc import Mapping
+import shutil
 from pathlib import Path
 
 from infra.checksums import Checksums, Record
@@ -10,7 +10,6 @@ from infra.fingerprint import canonical_json, fingerprint
 from infra.lake import Lake
 from infra.remote import Remote
 from infra.settings import load_settings
-from preprocessing.case import Case
 
 
 def local_copy(lake: Lake, key: str) -> Path:
@@ -22,22 +21,9 @@ def local_copy(lake: Lake, key: str) -> Path:
         partial = (home / key).with_name(f".{os.getpid()}.{Path(key).name}")
         partial.parent.mkdir(parents=True, exist_ok=True)
         with lake.open(key) as stream, partial.open("wb") as copy:
-            while data := stream.read(8 * 2**20):
-                copy.write(data)
+            shutil.copyfileobj(stream, copy, 8 * 2**20)
         partial.rename(home / key)
     return home / key
-
-
-def relocated(case: Case, paths: Mapping[str, str]) -> Case:
-    """The case with every file where it can be opened."""
-    return case.model_copy(
-        update={
-            "image": tuple(paths[path] for path in case.image),
-            "labels": tuple(label.model_copy(update={"path": paths[label.path]}) for label in case.labels),
-            "lesion": tuple(paths[path] for path in case.lesion),
-            "companions": tuple((name, paths[path]) for name, path in case.companions),
-        }
-    )
 
 
 def check(path: Path, declared: Remote) -> None:

@@ -3,12 +3,12 @@
 The process that opened a room holds a lock on it, so that what a killed one left is known and removed by the next.
 """
 
-import fcntl
 import shutil
 import uuid
 from pathlib import Path
 from typing import TextIO
 
+from infra.file_lock import try_lock
 from infra.settings import load_settings
 
 _held: dict[str, TextIO] = {}
@@ -26,11 +26,11 @@ def open_room() -> str:
     rooms.mkdir(parents=True, exist_ok=True)
     for lock in rooms.glob("*.lock"):
         with lock.open("a") as stream:
-            if _locked(stream):
+            if try_lock(stream):
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
     stream = room(name).with_suffix(".lock").open("a")
-    _locked(stream)
+    try_lock(stream)
     _held[name] = stream
     return name
 
@@ -41,11 +41,3 @@ def close_room(name: str) -> None:
     if stream := _held.pop(name, None):
         room(name).with_suffix(".lock").unlink(missing_ok=True)
         stream.close()
-
-
-def _locked(stream: TextIO) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from command import call
 
 from flows import cli
 
@@ -12,14 +13,8 @@ KEYS = {"source", "case", "patient", "status", "reason", "url", "origin", "regio
         "cluster", "split"}  # fmt: skip
 
 
-def _call(capsys, *arguments):
-    code = cli.run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_cases_prints_one_json_array_and_nothing_else(ingested, capsys):
-    code, out, err = _call(capsys, "cases", "--lake", ingested.url, "--json")
+    code, out, err = call(capsys, "cases", "--lake", ingested.url, "--json")
     rows = json.loads(out)
     assert (code, err) == (0, "")
     assert all(set(row) == KEYS for row in rows)
@@ -35,7 +30,7 @@ def test_cases_prints_one_json_array_and_nothing_else(ingested, capsys):
 
 
 def test_cases_verify_quarantines_what_is_not_in_the_lake_as_sealed(ingested, capsys):
-    code, out, err = _call(capsys, "cases", "--lake", ingested.url, "--json", "--verify")
+    code, out, err = call(capsys, "cases", "--lake", ingested.url, "--json", "--verify")
     rows = json.loads(out)
     assert code == 0
     assert {row["status"] for row in rows} == {"quarantined"}
@@ -44,31 +39,31 @@ def test_cases_verify_quarantines_what_is_not_in_the_lake_as_sealed(ingested, ca
 
 
 def test_cases_of_a_lake_without_data_is_an_empty_array(lake, capsys):
-    code, out, _ = _call(capsys, "cases", "--lake", lake.url, "--json")
+    code, out, _ = call(capsys, "cases", "--lake", lake.url, "--json")
     assert (code, json.loads(out)) == (0, [])
 
 
 def test_cases_reads_the_recipe_that_the_lake_has(ingested, capsys):
-    _, unnamed, _ = _call(capsys, "cases", "--lake", ingested.url, "--json")
-    _, demo, _ = _call(capsys, "cases", "--lake", ingested.url, "--recipe", "demo", "--json")
-    _, paper, _ = _call(capsys, "cases", "--lake", ingested.url, "--recipe", "paper", "--json")
+    _, unnamed, _ = call(capsys, "cases", "--lake", ingested.url, "--json")
+    _, demo, _ = call(capsys, "cases", "--lake", ingested.url, "--recipe", "demo", "--json")
+    _, paper, _ = call(capsys, "cases", "--lake", ingested.url, "--recipe", "paper", "--json")
     assert json.loads(unnamed) == json.loads(demo)
     assert json.loads(paper) == []
 
 
 def test_sources_tells_all_of_one_as_it_is_written(capsys):
-    code, out, _ = _call(capsys, "sources", "ct-rate", "word")
+    code, out, _ = call(capsys, "sources", "ct-rate", "word")
     assert code == 0
     assert "'meddiff[huggingface]'" in out.replace("\n", " ")
     assert "WORD-V0.1.0.zip" in out
     assert "msd-lung" not in out
-    code, out, err = _call(capsys, "sources", "wrod")
+    code, out, err = call(capsys, "sources", "wrod")
     assert (code, out) == (2, "")
     assert "unknown source 'wrod'" in err
 
 
 def test_sources_json_is_the_catalogue(capsys):
-    code, out, _ = _call(capsys, "sources", "--json")
+    code, out, _ = call(capsys, "sources", "--json")
     names = {info["name"] for info in json.loads(out)}
     assert code == 0
     assert {"phantom", "folder"} <= names
@@ -92,7 +87,7 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_1(arguments, sentence
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("no folder")
     names = {"tmp": tmp_path, "lake": lake.url}
-    code, out, err = _call(capsys, *(argument.format(**names) for argument in arguments))
+    code, out, err = call(capsys, *(argument.format(**names) for argument in arguments))
     assert code == 1
     assert out == ""
     assert err.startswith("meddiff: ")
@@ -115,7 +110,7 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_1(arguments, sentence
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
-    code, out, err = _call(capsys, *arguments)
+    code, out, err = call(capsys, *arguments)
     assert (code, out) == (2, "")
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
@@ -139,21 +134,21 @@ def test_every_verb_explains_itself(capsys):
         "bench",
     } == set(verbs)
     for verb in verbs:
-        code, out, _ = _call(capsys, verb, "--help")
+        code, out, _ = call(capsys, verb, "--help")
         assert code == 0
         assert "Usage: meddiff" in out
 
 
 def test_an_unchanged_ingest_starts_no_prefect(ingested, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "flows.ingest", None)
-    code, out, _ = _call(capsys, "ingest", "phantom", "--patients", 6, "--recipe", "demo", "--lake", ingested.url)
+    code, out, _ = call(capsys, "ingest", "phantom", "--patients", 6, "--recipe", "demo", "--lake", ingested.url)
     assert code == 0
     assert "phantom: unchanged: 6 cases, nothing was transferred" in out
     assert "6 cases sealed, 0 quarantined; unchanged" in out
 
 
 def test_plan_json_names_every_stage(ingested, capsys):
-    code, out, _ = _call(capsys, "plan", "--lake", ingested.url, "--json")
+    code, out, _ = call(capsys, "plan", "--lake", ingested.url, "--json")
     stages = json.loads(out)
     assert code == 0
     assert [stage["stage"] for stage in stages] == [
@@ -166,7 +161,7 @@ def test_plan_json_names_every_stage(ingested, capsys):
 
 
 def test_plan_of_a_lake_that_is_not_there_makes_none(tmp_path, capsys):
-    code, out, _ = _call(capsys, "plan", "--lake", tmp_path / "new", "--json")
+    code, out, _ = call(capsys, "plan", "--lake", tmp_path / "new", "--json")
     assert code == 0
     assert {stage["status"] for stage in json.loads(out)} == {"would run"}
     assert not (tmp_path / "new").exists()
@@ -176,12 +171,12 @@ def test_a_relative_lake_becomes_absolute_for_every_process(tmp_path, monkeypatc
     import os
 
     monkeypatch.chdir(tmp_path)
-    _call(capsys, "plan", "--lake", "here/lake", "--json")
+    call(capsys, "plan", "--lake", "here/lake", "--json")
     assert os.environ["MEDDIFF_LAKE"] == str(tmp_path / "here" / "lake")
 
 
 def test_doctor_tells_what_is_there(capsys):
-    code, out, _ = _call(capsys, "doctor", "--json")
+    code, out, _ = call(capsys, "doctor", "--json")
     found = {check["what"]: check for check in json.loads(out)}
     assert found["Python"]["ok"]
     assert {"memory", "disk", "GPU", "prefect", "lake"} <= set(found)

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from command import call
 from flow_samples import phantom_rows
 
-from flows import cli
 from preprocessing import recipe
 from preprocessing.manifest import commit, read_manifest
 
@@ -19,14 +19,8 @@ def changed(ingested):
     return ingested
 
 
-def _call(capsys, *arguments):
-    code = cli.run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_json_is_one_object_with_both_versions_counts_and_cases(changed, capsys):
-    code, out, err = _call(capsys, "diff", "--lake", changed.url, "--json")
+    code, out, err = call(capsys, "diff", "--lake", changed.url, "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
     assert found["before"]["number"] == 1
@@ -42,7 +36,7 @@ def test_json_is_one_object_with_both_versions_counts_and_cases(changed, capsys)
 
 def test_the_table_says_what_became_of_every_case(changed, capsys):
     prefix = read_manifest(changed, recipe.demo(), 1).fingerprint[:8]
-    code, out, _ = _call(capsys, "diff", prefix, "2", "--lake", changed.url)
+    code, out, _ = call(capsys, "diff", prefix, "2", "--lake", changed.url)
     assert code == 0
     assert f"manifest 1 ({prefix}" in out
     assert "2 cases differ" in out
@@ -51,7 +45,7 @@ def test_the_table_says_what_became_of_every_case(changed, capsys):
 
 
 def test_the_same_version_twice_differs_in_nothing(changed, capsys):
-    code, out, _ = _call(capsys, "diff", "2", "2", "--lake", changed.url)
+    code, out, _ = call(capsys, "diff", "2", "2", "--lake", changed.url)
     assert code == 0
     assert "no case differs" in out
 
@@ -61,6 +55,6 @@ def test_the_same_version_twice_differs_in_nothing(changed, capsys):
     [(["7"], "has no data version 7 of recipe demo"), (["--recipe", "paper"], "has no manifest of recipe paper")],
 )
 def test_what_is_not_there_is_one_sentence(changed, capsys, arguments, sentence):
-    code, out, err = _call(capsys, "diff", *arguments, "--lake", changed.url)
+    code, out, err = call(capsys, "diff", *arguments, "--lake", changed.url)
     assert (code, out) == (1, "")
     assert sentence in err

@@ -15,6 +15,7 @@ from preprocessing.case import LESION, AnatomyKind, LabelFile
 from preprocessing.decoding.dicom_header import DicomHeader
 from preprocessing.sources.class_names import class_of, organ_of
 from preprocessing.sources.dicom_labels import dicom_label
+from preprocessing.sources.file_layout import anatomy_kind
 from preprocessing.sources.folder.naming import core, is_anatomy, is_lesion
 from preprocessing.sources.folder.pairing import LABELS_SPLIT
 
@@ -53,9 +54,7 @@ def meanings(paths: list[Path], image_core: tuple[str, ...], dicom: Sequence[Dic
             unused += 1
     if unused:
         out.notes.append(f"{unused} further label files not used: {whole[0].name} names the anatomy")
-    organs = {id_ for label in out.labels for _, id_ in label.classes} - {LESION}
-    if organs:
-        out.anatomy = "full" if len(organs) == len(IDENTITY) else "partial"
+    out.anatomy = anatomy_kind(out.labels)
     return out
 
 

@@ -80,7 +80,7 @@ class PhantomSource(Config):
             _fetch_through_bucket(self, case, lake, key, local)
         elif not (local / CHECKSUMS).is_file():
             self._generate(case.id, local)
-        return _relocated(case, key, local)
+        return case.relocated(lambda path: str(local / path.removeprefix(f"{key}/")))
 
     def is_listed(self, lake: Lake | None) -> bool:
         """Always."""
@@ -181,15 +181,3 @@ def _fetch_through_bucket(source: PhantomSource, case: Case, lake: Lake, key: st
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_bytes(lake.read(f"{key}/{name}"))
     _move_into_place(partial, local)
-
-
-def _relocated(case: Case, key: str, folder: Path) -> Case:
-    def here(path: str) -> str:
-        return str(folder / path.removeprefix(f"{key}/"))
-
-    return case.replace(
-        image=tuple(here(path) for path in case.image),
-        labels=tuple(file.replace(path=here(file.path)) for file in case.labels),
-        lesion=tuple(here(path) for path in case.lesion),
-        companions=tuple((name, here(path)) for name, path in case.companions),
-    )

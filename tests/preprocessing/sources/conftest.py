@@ -7,6 +7,7 @@ import dask
 import pytest
 from distributed import LocalCluster
 from faulty_server import FaultyServer
+from idc_miniature import Commons
 
 from infra.cluster import DASK_CONFIG
 from infra.lake import Lake, open_lake
@@ -40,3 +41,11 @@ def settings(dask_address, tmp_path, monkeypatch) -> Settings:
     """Settings of a fresh state folder and the session's workers."""
     monkeypatch.setenv("MEDDIFF_HOME", str(tmp_path / "home"))
     return Settings(home=tmp_path / "home", dask_address=dask_address)
+
+
+@pytest.fixture
+def commons(s3_server, tmp_path, monkeypatch) -> Commons:
+    """An S3 server with the bucket of the Imaging Data Commons, and an index of it."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return Commons(s3_server, tmp_path)

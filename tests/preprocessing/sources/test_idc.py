@@ -12,13 +12,6 @@ pytestmark = pytest.mark.server
 A, B, C = "1.2.5.10", "1.2.5.11", "1.2.5.12"
 
 
-@pytest.fixture
-def commons(s3_server, tmp_path, monkeypatch) -> Commons:
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return Commons(s3_server, tmp_path)
-
-
 def tiny(commons: Commons, **options):
     return make_source("idc:tiny", **commons.options, **options)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from idc_miniature import RAW_DATA, Commons, seg_bytes, slab
+from idc_miniature import RAW_DATA, seg_bytes, slab
 from miniatures import Scan, anatomy_of, ingested, rows, scan, statuses
 
 from preprocessing.anatomy import class_ids
@@ -14,13 +14,6 @@ from preprocessing.store import open_case
 
 pytestmark = pytest.mark.server
 A, B, C, SEG = "1.2.5.10", "1.2.5.11", "1.2.5.12", "1.2.9.1"
-
-
-@pytest.fixture
-def commons(s3_server, tmp_path, monkeypatch) -> Commons:
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return Commons(s3_server, tmp_path)
 
 
 def part(view: str = "abdomen", patient: int = 1) -> Scan:
