@@ -16,8 +16,8 @@ from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from infra.remote import TransferError
 from preprocessing.licences import LicencePolicy
-from preprocessing.manifest import Manifest, case_rows, read_manifest
-from preprocessing.recipe import RECIPES
+from preprocessing.manifest import Manifest, case_rows, manifest_numbers, read_manifest
+from preprocessing.recipe import RECIPES, Recipe
 from preprocessing.selection import Selection
 from preprocessing.sources.base import Source
 from preprocessing.sources.registry import KNOWN, OWN, SOURCES, is_source, source_infos
@@ -175,10 +175,15 @@ def _verify(lake: Lake, recipes: Sequence[RecipeName]) -> None:
 
 
 def newest_manifest(lake: Lake, recipe: RecipeName | None) -> Manifest:
-    """The newest manifest of a recipe; with none named, of the first preset that the lake has data of, paper first."""
+    """The newest manifest of a recipe; with none named, of the one that the lake has."""
+    return read_manifest(lake, stored_recipe(lake, recipe))
+
+
+def stored_recipe(lake: Lake, recipe: RecipeName | None) -> Recipe:
+    """The recipe of this name; with none named, the first preset that the lake has data of, paper first."""
     names = [recipe] if recipe else sorted(get_args(RecipeName), key=lambda name: name != "paper")
-    manifests = [read_manifest(lake, RECIPES[name]()) for name in names]
-    return next((manifest for manifest in manifests if len(manifest.rows)), manifests[0])
+    recipes = [RECIPES[name]() for name in names]
+    return next((one for one in recipes if manifest_numbers(lake, one)), recipes[0])
 
 
 def sources(

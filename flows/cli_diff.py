@@ -1,18 +1,17 @@
 """The verb `diff` of the command: what changed between two data versions."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from flows import terminal
-from flows.cli_data import JsonOption, LakeOption
+from flows.cli_data import JsonOption, LakeOption, stored_recipe
 from flows.params import RecipeName
 from flows.session import open_session
 from infra.lake import open_lake
-from preprocessing.manifest import Manifest, manifest_numbers
+from preprocessing.manifest import Manifest
 from preprocessing.manifest_diff import KINDS, CaseChange, ManifestDiff, read_diff
-from preprocessing.recipe import RECIPES
 
 Version = Annotated[str, typer.Argument(help="A manifest's number, or at least 4 characters of a fingerprint.")]
 
@@ -29,10 +28,7 @@ def diff(
     """What changed between two data versions; by default the newest one and the one before it."""
     settings = open_session(lake)
     place = open_lake(settings.lake_url, create=False)
-    names = [recipe] if recipe else sorted(get_args(RecipeName), key=lambda name: name != "paper")
-    recipes = [RECIPES[name]() for name in names]
-    there = next((one for one in recipes if manifest_numbers(place, one)), recipes[0])
-    found = read_diff(place, there, before, after)
+    found = read_diff(place, stored_recipe(place, recipe), before, after)
     if as_json:
         terminal.print_json(_as_json(found))
         return

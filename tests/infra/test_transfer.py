@@ -206,7 +206,7 @@ def test_two_pullers_of_one_file_pull_it_once(server, lake):
 
 
 def test_a_puller_that_opened_the_partial_of_one_that_then_failed_pulls_the_file_itself(server, lake, monkeypatch):
-    gate, futures, lock = threading.Event(), [], partial._try_lock
+    gate, futures, lock = threading.Event(), [], partial.try_lock
 
     def lock_late(stream):
         if server.log and not gate.is_set():  # the second puller, whose file the first is about to remove
@@ -214,7 +214,7 @@ def test_a_puller_that_opened_the_partial_of_one_that_then_failed_pulls_the_file
             futures[0].exception(20)
         return lock(stream)
 
-    monkeypatch.setattr(partial, "_try_lock", lock_late)
+    monkeypatch.setattr(partial, "try_lock", lock_late)
     server.files[PATH] = File(DATA)
     server.faults[PATH] = [Fault(before=lambda: gate.wait(20), status=403)]
     with ThreadPoolExecutor(2) as pool:
