@@ -10,8 +10,6 @@ cores share what they compute with. `ours in …` rows say where our time goes i
 import cProfile
 import multiprocessing
 import pstats
-import re
-import resource
 import shutil
 import tempfile
 import time
@@ -26,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Client
+from process_memory import peak_bytes
 
 from benchmarks import convert_peers as peers
 from infra.cluster import fan_out, open_cluster
@@ -204,15 +203,7 @@ def peak_memory(folder: str, recipe: Recipe) -> Row:
 def _measure_peak(folder: str, recipe: Recipe, queue: Any) -> None:
     with _scratch() as out:
         ours(folder, out, recipe)
-    queue.put(_peak_bytes())
-
-
-def _peak_bytes() -> int:
-    """The most that this process has held; Linux's ru_maxrss would count what its parent held."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    queue.put(peak_bytes())
 
 
 def allowed_bytes(folder: str, recipe: Recipe) -> int:

@@ -2,13 +2,12 @@
 
 import base64
 import multiprocessing
-import re
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from process_memory import peak_bytes
 
 from preprocessing.duplicates.candidates import candidate_pairs
 from preprocessing.duplicates.signature import POINTS, RECORD, SAMPLES
@@ -24,8 +23,7 @@ def _cost(signatures: list[str], new: int) -> tuple[int, float, float]:
     start = time.process_time()
     found = candidate_pairs(signatures, [n < new for n in range(len(signatures))])
     seconds = time.process_time() - start
-    peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
-    return len(found), seconds, int(peak[1]) / 1024 if peak else float("nan")
+    return len(found), seconds, peak_bytes() / 2**20
 
 
 def made_up_signatures(texts: list[str], count: int) -> list[str]:

@@ -6,7 +6,6 @@ measured by `train_device`; elsewhere its absence is a row.
 """
 
 import multiprocessing
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from process_memory import peak_bytes, resident_bytes
 
 from benchmarks.train_device import TINY, measure, variants
 from benchmarks.train_loader import loader_rows
@@ -86,14 +86,10 @@ def step_memory(side: str, config: ModelConfig, precision: Precision) -> int:
 
 def _measure_memory(side: str, config: ModelConfig, precision: Precision, queue: Any) -> None:
     step = make_step(make_side(side, config, precision), random_input(config.patch, 1, CPU), precision)
-    before = _status("VmRSS")
+    before = resident_bytes()
     for _ in range(2):
         step()
-    queue.put(_status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    return 1024 * int(re.search(rf"{name}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
+    queue.put(peak_bytes() - before)
 
 
 def device_rows(config: ModelConfig | None) -> list[Row]:

@@ -2,11 +2,11 @@
 
 import json
 import random
-import resource
 import sys
 import time
 
 import pandas as pd
+from process_memory import peak_bytes
 from store_samples import RECIPE
 
 from flows.plan import ingest_status
@@ -87,7 +87,7 @@ def find_unchanged(url: str) -> dict:
     return {
         "plan_s": planned - began,
         "ingest_s": time.process_time() - planned,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "status": status.status,
         "cases": status.cases,
         "manifest": done.manifest.number,

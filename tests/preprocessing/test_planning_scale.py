@@ -19,7 +19,8 @@ BYTES = 1e9
 
 def _run(what: str, url: str) -> dict | None:
     done = subprocess.run(
-        [sys.executable, SCRIPT, what, url], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, SCRIPT, what, url], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
