@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from training.config import ModelConfig
 
 NULL_REGION = len(REGIONS)
 BIT_PLANES = 8
+Axes = tuple[Tensor, Tensor, Tensor]  # one tensor along z, one along y, one along x
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,17 @@ class Conditions:
     """What the network is told beside x_t.
 
     `region_B` int64, an index into REGIONS or NULL_REGION; `anatomy_BZYX` ids 0-119, 119 = unknown (any integer type);
-    `coordinates_B3ZYX` float32, z, y, x on [-1, 1], each of which varies along its own axis only.
+    `coordinates_BN` float32 on [-1, 1]: (B, Z), (B, Y) and (B, X), since each coordinate varies along its axis only.
     """
 
     region_B: Tensor
     anatomy_BZYX: Tensor
-    coordinates_B3ZYX: Tensor
+    coordinates_BN: Axes
 
     def to(self, device: torch.device | str) -> "Conditions":
         """The same conditions on another device."""
-        return Conditions(self.region_B.to(device), self.anatomy_BZYX.to(device), self.coordinates_B3ZYX.to(device))
+        z, y, x = (axis.to(device) for axis in self.coordinates_BN)
+        return Conditions(self.region_B.to(device), self.anatomy_BZYX.to(device), (z, y, x))
 
     def without_region(self) -> "Conditions":
         """Region null everywhere, as classifier-free guidance needs it."""
@@ -51,25 +52,25 @@ class Conditions:
 
 def coordinates(
     start_zyx: Sequence[float], step_zyx: Sequence[float], canvas_zyx: Sequence[int], shape_zyx: Sequence[int]
-) -> Tensor:
-    """Coordinates (3, Z, Y, X) in [-1, 1] of the voxel centres of a crop on its region's canvas, float32.
+) -> Axes:
+    """Coordinates in [-1, 1] of the voxel centres of a crop on its region's canvas, along z, y and x, float32.
 
     Voxel j of an axis has its centre at the level-0 index i = start + (j + 0.5)·step − 0.5 of a canvas of N voxels, and
     u = 2·(i + 0.5)/N − 1. `start` is where the crop begins on the (padded) canvas, `step` how many level-0 voxels a
     voxel of the crop spans: 1 for a patch, 2 for a wide crop, N/patch for a whole region.
     """
-    return torch.from_numpy(coordinate_grid(start_zyx, step_zyx, canvas_zyx, shape_zyx))
+    # numpy: a loader's thread must not start torch's threads beside those of the network
+    z, y, x = (
+        torch.from_numpy((2 * (start + (np.arange(n) + 0.5) * step) / canvas - 1).astype(np.float32))
+        for start, step, canvas, n in zip(start_zyx, step_zyx, canvas_zyx, shape_zyx, strict=True)
+    )
+    return z, y, x
 
 
-def coordinate_grid(
-    start_zyx: Sequence[float], step_zyx: Sequence[float], canvas_zyx: Sequence[int], shape_zyx: Sequence[int]
-) -> NDArray[np.float32]:
-    """The same as an array: a loader's thread must not start torch's threads beside those of the network."""
-    grid = np.empty((3, *shape_zyx), np.float32)
-    for axis, (start, step, canvas, n) in enumerate(zip(start_zyx, step_zyx, canvas_zyx, shape_zyx, strict=True)):
-        u = 2 * (start + (np.arange(n) + 0.5) * step) / canvas - 1
-        grid[axis] = u.reshape([-1 if a == axis else 1 for a in range(3)])
-    return grid
+def stack_axes(crops: Sequence[Axes]) -> Axes:
+    """The coordinates of several crops of one shape: (B, Z), (B, Y) and (B, X)."""
+    z, y, x = (torch.stack(axis) for axis in zip(*crops, strict=True))
+    return z, y, x
 
 
 def encode_position(coordinates_BA: Tensor, frequencies: int) -> Tensor:
@@ -84,11 +85,9 @@ def encode_position(coordinates_BA: Tensor, frequencies: int) -> Tensor:
     return torch.cat([coordinates_BA, angle_BC.sin(), angle_BC.cos()], 1)
 
 
-def encode_axes(coordinates_B3ZYX: Tensor, frequencies: int) -> tuple[Tensor, Tensor, Tensor]:
+def encode_axes(coordinates_BN: Axes, frequencies: int) -> Axes:
     """The channels of `encode_position` axis by axis: (B, 1 + 2L, N) along z, along y and along x."""
-    z = encode_position(coordinates_B3ZYX[:, :1, :, 0, 0], frequencies)
-    y = encode_position(coordinates_B3ZYX[:, 1:2, 0, :, 0], frequencies)
-    x = encode_position(coordinates_B3ZYX[:, 2:, 0, 0, :], frequencies)
+    z, y, x = (encode_position(axis_BN[:, None], frequencies) for axis_BN in coordinates_BN)
     return z, y, x
 
 
@@ -139,5 +138,5 @@ class ConditionEncoder(nn.Module):
     def forward(self, x_B1ZYX: Tensor, conditions: Conditions) -> Encoded:
         """x_t with its conditions: what the weight of the first convolution takes, in its order."""
         volume = torch.cat([x_B1ZYX, self.anatomy(conditions.anatomy_BZYX).to(x_B1ZYX)], 1)
-        axes = () if self.position == "none" else encode_axes(conditions.coordinates_B3ZYX, self.frequencies)
+        axes = () if self.position == "none" else encode_axes(conditions.coordinates_BN, self.frequencies)
         return Encoded(volume, axes, self.region(conditions.region_B)[:, None])

@@ -23,7 +23,7 @@ from preprocessing.case import RegionName
 from preprocessing.manifest import Manifest
 from preprocessing.regions import REGIONS, WINDOWS, RegionExtent
 from preprocessing.store import StoredCase
-from training.conditioning import NULL_REGION, Conditions, coordinate_grid
+from training.conditioning import NULL_REGION, Conditions, coordinates, stack_axes
 from training.config import TrainConfig
 from training.crops import LEVELS, Crop, Level, place_crop, read_crop
 
@@ -200,9 +200,8 @@ class CropSampler:
 def collate(samples: Sequence[Sample], noises: Sequence[NDArray[np.float32]], times: Sequence[int]) -> Batch:
     """Samples, their noise and their t as one batch; coordinates are computed from the crops."""
     crops = [sample.crop for sample in samples]
-    grids = [
-        coordinate_grid(c.start_zyx, c.step_zyx, c.canvas.canvas_zyx, n.shape)
-        for c, n in zip(crops, noises, strict=True)
+    axes = [
+        coordinates(c.start_zyx, c.step_zyx, c.canvas.canvas_zyx, n.shape) for c, n in zip(crops, noises, strict=True)
     ]
     return Batch(
         x0_B1ZYX=torch.from_numpy(np.stack([s.x0_ZYX for s in samples])[:, None]),
@@ -211,7 +210,7 @@ def collate(samples: Sequence[Sample], noises: Sequence[NDArray[np.float32]], ti
         conditions=Conditions(
             torch.tensor([s.region for s in samples]),
             torch.from_numpy(np.stack([s.anatomy_ZYX for s in samples])),
-            torch.from_numpy(np.stack(grids)),
+            stack_axes(axes),
         ),
         samples=tuple(str(s) for s in samples),
         groups=tuple((s.volume.region, s.level) for s in samples),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from preprocessing.anatomy import UNKNOWN
-from training.conditioning import Conditions, coordinates
+from training.conditioning import Conditions, coordinates, stack_axes
 from training.diffusion import Schedule, Time
 from training.precision import Precision, autocast
 
@@ -159,7 +159,7 @@ class NoisePredictor:
         return Conditions(
             torch.tensor([scene.region for scene in scenes]),
             torch.stack([scene.anatomy_ZYX[w.place] for scene, w in zip(scenes, windows, strict=True)]),
-            torch.stack(
+            stack_axes(
                 [
                     coordinates(place, scene.step_zyx, scene.canvas_zyx, [self.patch] * 3)
                     for place, scene in zip(places, scenes, strict=True)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from coordinate_grid import coordinate_grid
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
 from preprocessing.anatomy import BODY
-from training.conditioning import Conditions, coordinates, encode_position
+from training.conditioning import Conditions, coordinates, encode_position, stack_axes
 from training.config import ModelConfig
 from training.diffusion import Schedule
 from training.networks import DiffusionNetwork, unet_arguments
@@ -35,7 +36,7 @@ class OneHotNetwork(nn.Module):
 
     def forward(self, x_B1ZYX: Tensor, t_B: Tensor, conditions: Conditions) -> Tensor:
         map_BCZYX = one_hot(conditions.anatomy_BZYX[:, None], BODY + 1)[:, 1:]
-        position = encode_position(conditions.coordinates_B3ZYX, self.frequencies)
+        position = encode_position(coordinate_grid(conditions.coordinates_BN), self.frequencies)
         h = torch.cat([x_B1ZYX, map_BCZYX, position], 1)
         context = self.region(conditions.region_B)[:, None]
         return self.unet(h, t_B, context=context, class_labels=conditions.region_B).float()
@@ -50,7 +51,7 @@ class EmbeddedNetwork(nn.Module):
 
     def forward(self, x_B1ZYX: Tensor, t_B: Tensor, conditions: Conditions) -> Tensor:
         encoder = self.ours.encoder
-        position = encode_position(conditions.coordinates_B3ZYX, encoder.frequencies)
+        position = encode_position(coordinate_grid(conditions.coordinates_BN), encoder.frequencies)
         h = torch.cat([x_B1ZYX, encoder.anatomy(conditions.anatomy_BZYX), position], 1)
         context = encoder.region(conditions.region_B)[:, None]
         return self.ours.unet(h, t_B, context=context, class_labels=conditions.region_B).float()
@@ -97,8 +98,8 @@ def random_input(patch: int, batch: int, device: torch.device, seed: int = 0) ->
     blocks = torch.randint(0, BODY + 1, (batch, *[-(-patch // 8)] * 3), generator=generator, dtype=torch.uint8)
     for axis in (1, 2, 3):
         blocks = blocks.repeat_interleave(8, axis).narrow(axis, 0, patch)
-    grid = coordinates((30, 60, 90), (1, 1, 1), (350, 400, 420), (patch,) * 3).repeat(batch, 1, 1, 1, 1)
-    conditions = Conditions(torch.arange(batch) % 3, blocks, grid)
+    axes = stack_axes([coordinates((30, 60, 90), (1, 1, 1), (350, 400, 420), (patch,) * 3)] * batch)
+    conditions = Conditions(torch.arange(batch) % 3, blocks, axes)
     t = torch.randint(0, 1000, (batch,), generator=generator)
     x0, noise = (torch.randn(shape, generator=generator) for _ in range(2))
     return StepInput(x0.to(device), noise.to(device), t.to(device), conditions.to(device))

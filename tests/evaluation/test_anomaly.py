@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from coordinate_grid import coordinate_grid
 from task_worlds import MODEL, make_context, small_config, store_case, value, volume
 from torch import nn
 
@@ -24,7 +25,7 @@ class Oracle(nn.Module):
 
     def forward(self, x_B1ZYX, t_B, conditions, control=None):
         size = torch.tensor(self.healthy_ZYX.shape).reshape(1, 3, 1, 1, 1)
-        z, y, x = ((conditions.coordinates_B3ZYX + 1) / 2 * size - 0.5).round().long().unbind(1)
+        z, y, x = ((coordinate_grid(conditions.coordinates_BN) + 1) / 2 * size - 0.5).round().long().unbind(1)
         return self.schedule.predict_eps(x_B1ZYX, self.healthy_ZYX[z, y, x][:, None], t_B)
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from coordinate_grid import coordinate_grid
 
 from training.conditioning import (
     NULL_REGION,
@@ -13,6 +14,7 @@ from training.conditioning import (
     coordinates,
     encode_axes,
     encode_position,
+    stack_axes,
 )
 from training.config import ModelConfig
 
@@ -23,31 +25,32 @@ def conditions(size=4, seed=0):
     return Conditions(
         region_B=torch.tensor([0, 2]),
         anatomy_BZYX=torch.randint(0, 120, shape, generator=generator),
-        coordinates_B3ZYX=torch.rand(2, 3, size, size, size, generator=generator) * 2 - 1,
+        coordinates_BN=tuple(torch.rand(2, size, generator=generator) * 2 - 1 for _ in "zyx"),
     )
 
 
 def test_a_patch_lies_where_the_formula_says():
-    grid = coordinates((10, 0, 3), (1, 1, 1), (40, 8, 16), (4, 8, 4))
-    assert grid.shape == (3, 4, 8, 4)
-    assert float(grid[0, 2, 5, 1]) == pytest.approx(2 * (12 + 0.5) / 40 - 1)
-    assert float(grid[1, 2, 5, 1]) == pytest.approx(2 * (5 + 0.5) / 8 - 1)
-    assert float(grid[2, 2, 5, 1]) == pytest.approx(2 * (4 + 0.5) / 16 - 1)
+    z, y, x = coordinates((10, 0, 3), (1, 1, 1), (40, 8, 16), (4, 8, 4))
+    assert (len(z), len(y), len(x)) == (4, 8, 4)
+    assert float(z[2]) == pytest.approx(2 * (12 + 0.5) / 40 - 1)
+    assert float(y[5]) == pytest.approx(2 * (5 + 0.5) / 8 - 1)
+    assert float(x[1]) == pytest.approx(2 * (4 + 0.5) / 16 - 1)
 
 
 def test_a_wide_crop_has_its_centres_between_two_native_voxels():
     wide = coordinates((6, 6, 6), (2, 2, 2), (40, 40, 40), (4, 4, 4))
     native = coordinates((6, 6, 6), (1, 1, 1), (40, 40, 40), (8, 8, 8))
-    torch.testing.assert_close(wide, native.reshape(3, 4, 2, 4, 2, 4, 2).mean((2, 4, 6)))
+    for one, other in zip(wide, native, strict=True):
+        torch.testing.assert_close(one, other.reshape(4, 2).mean(1))
 
 
 def test_a_whole_region_spans_the_interval_symmetrically():
-    axis = coordinates((0, 0, 0), (2.5, 1, 1), (10, 4, 4), (4, 4, 4))[0, :, 0, 0]
-    torch.testing.assert_close(axis, torch.tensor([-0.75, -0.25, 0.25, 0.75]))
+    along_z, _, _ = coordinates((0, 0, 0), (2.5, 1, 1), (10, 4, 4), (4, 4, 4))
+    torch.testing.assert_close(along_z, torch.tensor([-0.75, -0.25, 0.25, 0.75]))
 
 
 def test_position_is_encoded_by_sines_and_cosines_of_doubling_frequency():
-    u = conditions().coordinates_B3ZYX
+    u = coordinate_grid(conditions().coordinates_BN)
     encoded = encode_position(u, 6)
     assert encoded.shape[1] == 3 + 36
     torch.testing.assert_close(encoded[:, :3], u)
@@ -92,9 +95,9 @@ def test_the_channel_count_is_the_announced_one(encoding, position, expected):
 
 
 def test_the_position_of_an_axis_is_that_of_the_whole_grid_along_it():
-    grid = coordinates((10, 0, 3), (1, 1, 1), (40, 8, 16), (4, 8, 4))[None]
-    z, y, x = encode_axes(grid, 3)
-    whole = encode_position(grid, 3)
+    axes = stack_axes([coordinates((10, 0, 3), (1, 1, 1), (40, 8, 16), (4, 8, 4))])
+    z, y, x = encode_axes(axes, 3)
+    whole = encode_position(coordinate_grid(axes), 3)
     torch.testing.assert_close(z[:, 0], whole[:, 0, :, 0, 0])
     torch.testing.assert_close(y[:, 1:4], whole[:, 6:9, 0, :, 0])
     torch.testing.assert_close(x[:, 4:7], whole[:, 18:21, 0, 0, :])

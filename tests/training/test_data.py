@@ -78,8 +78,8 @@ def test_a_patch_is_the_box_where_its_coordinates_say(stored):
     z, y, x = (s - p for s, p in zip(crop.start_zyx, crop.canvas.pad_zyx, strict=True))
     expected = image[19 + z : 27 + z, y : y + 8, x : x + 8]
     assert np.array_equal(read_crop(stored, extent, crop, "image", PATCH), expected)
-    grid = coordinates(crop.start_zyx, crop.step_zyx, crop.canvas.canvas_zyx, (PATCH,) * 3)
-    assert float(grid[0, 0, 0, 0]) == pytest.approx(2 * (z + 0.5) / 22 - 1)
+    along_z, _, _ = coordinates(crop.start_zyx, crop.step_zyx, crop.canvas.canvas_zyx, (PATCH,) * 3)
+    assert float(along_z[0]) == pytest.approx(2 * (z + 0.5) / 22 - 1)
 
 
 def test_a_wide_crop_is_the_mean_of_two_by_two_by_two_voxels_from_an_even_one(stored):
@@ -97,8 +97,8 @@ def test_the_image_level_is_the_whole_region(stored):
     crop = place_crop(stored, extent, "image", PATCH, (0, 0, 0))
     expected = resize_cube(stored.read_all("image")[:24], PATCH)
     assert np.array_equal(read_crop(stored, extent, crop, "image", PATCH), expected)
-    grid = coordinates(crop.start_zyx, crop.step_zyx, crop.canvas.canvas_zyx, (PATCH,) * 3)
-    torch.testing.assert_close(grid[1, 0, :, 0], (torch.arange(8) + 0.5) / 4 - 1)
+    _, along_y, _ = coordinates(crop.start_zyx, crop.step_zyx, crop.canvas.canvas_zyx, (PATCH,) * 3)
+    torch.testing.assert_close(along_y, (torch.arange(8) + 0.5) / 4 - 1)
 
 
 def test_a_region_smaller_than_the_crop_is_padded_with_air_on_both_sides(tmp_path):
@@ -113,8 +113,8 @@ def test_a_region_smaller_than_the_crop_is_padded_with_air_on_both_sides(tmp_pat
         assert (hu[-1] == AIR_HU).all()
         assert (labels[0] == 0).all()
         assert (hu != AIR_HU).any()
-        u = coordinates(crop.start_zyx, crop.step_zyx, crop.canvas.canvas_zyx, (PATCH,) * 3)
-        assert u.abs().max() < 1
+        axes = coordinates(crop.start_zyx, crop.step_zyx, crop.canvas.canvas_zyx, (PATCH,) * 3)
+        assert max(float(u.abs().max()) for u in axes) < 1
     crop = place_crop(stored, extent, "patch", PATCH, (2, 2, 15))
     inside = read_crop(stored, extent, crop, "image", PATCH)[1:6, 1:6]
     x = crop.start_zyx[2]
@@ -176,7 +176,7 @@ def test_a_batch_has_its_shapes_and_says_where_it_comes_from(tiny_lake, volumes)
     noise = [np.full((PATCH,) * 3, i, np.float32) for i in range(3)]
     batch = collate(samples, noise, [0, 10, 20])
     assert batch.x0_B1ZYX.shape == batch.noise_B1ZYX.shape == (3, 1, 8, 8, 8)
-    assert batch.conditions.coordinates_B3ZYX.shape == (3, 3, 8, 8, 8)
+    assert [tuple(axis.shape) for axis in batch.conditions.coordinates_BN] == [(3, 8)] * 3
     assert batch.t_B.tolist() == [0, 10, 20]
     assert batch.samples == tuple(str(s) for s in samples)
 

@@ -10,7 +10,7 @@ from training_worlds import RECIPE, make_lake
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.manifest import read_manifest
-from training.conditioning import Conditions, coordinates
+from training.conditioning import Conditions, coordinates, stack_axes
 from training.config import FinetuneConfig
 from training.launch import finetune, load_network, pretrain
 from training.networks import ControlledNetwork, DiffusionNetwork
@@ -20,8 +20,8 @@ from training.runs import finetune_key, pretrain_key, read_run
 @pytest.fixture(scope="module")
 def inputs():
     x = torch.randn(1, 1, 8, 8, 8)
-    grid = coordinates((0, 0, 0), (1, 1, 1), (8, 8, 8), (8, 8, 8))[None]
-    return x, torch.tensor([500]), Conditions(torch.tensor([1]), torch.zeros(1, 8, 8, 8, dtype=torch.uint8), grid)
+    axes = stack_axes([coordinates((0, 0, 0), (1, 1, 1), (8, 8, 8), (8, 8, 8))])
+    return x, torch.tensor([500]), Conditions(torch.tensor([1]), torch.zeros(1, 8, 8, 8, dtype=torch.uint8), axes)
 
 
 def copy_data(lake, path):

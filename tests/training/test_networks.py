@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_worlds import SMALL
 
-from training.conditioning import Conditions, coordinates
+from training.conditioning import Conditions, coordinates, stack_axes
 from training.config import paper
 from training.networks import ControlledNetwork, DiffusionNetwork, count_parameters
 
@@ -24,9 +24,9 @@ def random_network(seed=0):
 def inputs():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, 1, 8, 8, 8, generator=generator)
-    grid = coordinates((0, 8, 4), (1, 1, 1), (16, 16, 16), (8, 8, 8)).expand(2, -1, -1, -1, -1)
+    axes = stack_axes([coordinates((0, 8, 4), (1, 1, 1), (16, 16, 16), (8, 8, 8))] * 2)
     anatomy = torch.randint(0, 120, (2, 8, 8, 8), generator=generator)
-    return x, torch.tensor([10, 900]), Conditions(torch.tensor([0, 1]), anatomy, grid)
+    return x, torch.tensor([10, 900]), Conditions(torch.tensor([0, 1]), anatomy, axes)
 
 
 @torch.no_grad()
@@ -34,7 +34,8 @@ def test_every_condition_changes_the_answer(inputs):
     network, (x, t, conditions) = random_network(), inputs
     answer = network(x, t, conditions)
     assert answer.shape == x.shape
-    moved = replace(conditions, coordinates_B3ZYX=conditions.coordinates_B3ZYX.flip(2))
+    axis_z, axis_y, axis_x = conditions.coordinates_BN
+    moved = replace(conditions, coordinates_BN=(axis_z.flip(1), axis_y, axis_x))
     for other in (conditions.without_region(), conditions.without_anatomy(), moved):
         assert not torch.allclose(network(x, t, other), answer)
     assert not torch.allclose(network(x, t + 50, conditions), answer)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from coordinate_grid import coordinate_grid
 from torch import nn
 
 from preprocessing.anatomy import UNKNOWN
@@ -33,7 +34,7 @@ class Pointwise(nn.Module):
     def forward(self, x_B1ZYX, t_B, conditions, control=None):
         self.batches.append(len(x_B1ZYX))
         self.regions.append(conditions.region_B.tolist())
-        z, y, x = conditions.coordinates_B3ZYX.unbind(1)
+        z, y, x = coordinate_grid(conditions.coordinates_BN).unbind(1)
         eps = torch.tanh(x_B1ZYX[:, 0]) + 0.3 * z - 0.2 * y + 0.1 * x + 0.01 * conditions.anatomy_BZYX
         eps = eps + 0.001 * t_B[:, None, None, None] + 0.1 * conditions.region_B[:, None, None, None]
         return (eps + control[:, 0] if control is not None else eps)[:, None]

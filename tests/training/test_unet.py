@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from coordinate_grid import coordinate_grid
 from torch import nn
 from torch.nn import functional
 from training_worlds import SMALL
 
-from training.conditioning import Conditions, coordinates, encode_axes, encode_position
+from training.conditioning import Conditions, coordinates, encode_axes, encode_position, stack_axes
 from training.config import ModelConfig
 from training.networks import ControlledNetwork, DiffusionNetwork
 from training.norm_convolution import norm_convolution
@@ -28,16 +29,16 @@ def randomised(network, seed=0):
 def inputs(size=8, seed=1):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 1, size, size, size, generator=generator)
-    grid = torch.stack([coordinates((0, 8, 4), (1, 1, 2), (16, 24, 20), (size,) * 3), -coordinates((1, 2, 0), (1, 1, 1),
-                        (16, 24, 20), (size,) * 3)])  # fmt: skip
+    places = [((0, 8, 4), (1, 1, 2)), ((1, 2, 0), (1, 1, 1))]
+    axes = stack_axes([coordinates(start, step, (16, 24, 20), (size,) * 3) for start, step in places])
     anatomy = torch.randint(0, 120, (2, size, size, size), generator=generator)
-    return x, torch.tensor([10, 900]), Conditions(torch.tensor([0, 1]), anatomy, grid)
+    return x, torch.tensor([10, 900]), Conditions(torch.tensor([0, 1]), anatomy, axes)
 
 
 def all_channels(encoder, x, conditions):
     channels = [x, encoder.anatomy(conditions.anatomy_BZYX)]
     if encoder.position != "none":
-        channels.append(encode_position(conditions.coordinates_B3ZYX, encoder.frequencies))
+        channels.append(encode_position(coordinate_grid(conditions.coordinates_BN), encoder.frequencies))
     return torch.cat(channels, 1)
 
 
@@ -84,10 +85,10 @@ def test_a_controlled_network_gives_what_monais_control_gives(activations):
 
 def test_position_is_convolved_as_if_its_channels_were_there():
     torch.manual_seed(0)
-    grid = torch.stack([coordinates((1, 2, 0), (1, 2, 1.5), (9, 20, 14), (4, 6, 5)) * sign for sign in (1, -1)])
+    axes = stack_axes([coordinates(start, (1, 2, 1.5), (9, 20, 14), (4, 6, 5)) for start in ((1, 2, 0), (3, 0, 2))])
     weight = torch.randn(7, 3 + 6 * 4, 3, 3, 3)
-    expected = functional.conv3d(encode_position(grid, 4), weight, padding=1)
-    torch.testing.assert_close(position_convolution(weight, encode_axes(grid, 4)), expected, **CLOSE)
+    expected = functional.conv3d(encode_position(coordinate_grid(axes), 4), weight, padding=1)
+    torch.testing.assert_close(position_convolution(weight, encode_axes(axes, 4)), expected, **CLOSE)
 
 
 def test_an_enlarged_volume_is_convolved_as_if_it_were_there():
@@ -114,10 +115,9 @@ def test_a_recomputed_norm_keeps_nothing_but_its_input():
 def test_channels_last_and_another_shape_than_a_cube_change_nothing():
     network = randomised(DiffusionNetwork(ModelConfig(**SMALL.model_dump())))
     x, t, conditions = inputs()
-    x, conditions = (
-        x[:, :, :4],
-        Conditions(conditions.region_B, conditions.anatomy_BZYX[:, :4], conditions.coordinates_B3ZYX[:, :, :4]),
-    )
+    axis_z, axis_y, axis_x = conditions.coordinates_BN
+    conditions = Conditions(conditions.region_B, conditions.anatomy_BZYX[:, :4], (axis_z[:, :4], axis_y, axis_x))
+    x = x[:, :, :4]
     expected = monai_answer(network, x, t, conditions)
     network = network.to(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(network(x, t, conditions), expected, **CLOSE)
