@@ -27,7 +27,7 @@ from infra.lake import Lake
 from infra.settings import Settings
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
-from training.launch import load_network
+from training.loading import load_network
 from training.precision import cpu_threads, default_device, place
 from training.runs import finished_run, run_exists, seal_key
 

@@ -10,6 +10,7 @@ from flows.cli_data import JsonOption, LakeOption, RecipeOption
 from flows.params import (
     FinetunePreset,
     Preset,
+    PretrainPreset,
     override,
     resolve_evaluate,
     resolve_finetune,
@@ -31,6 +32,12 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", help="A directory of your own CTs; the phantom fills the splits beside it.")
 ]
 PresetOption = Annotated[Preset, typer.Option("--preset", help="tiny: two CPU cores; paper: a GPU.")]
+PretrainPresetOption = Annotated[
+    PretrainPreset, typer.Option("--preset", help="tiny: two CPU cores; paper-24gb: the paper's on a GPU of 24 GB.")
+]
+StartFromOption = Annotated[
+    str, typer.Option("--start-from", metavar="RUN", help="Go on from a run's steps; scratch = leave one on old data.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change one field of the config.")
 ]
@@ -65,7 +72,11 @@ def plan(
 
 
 def pretrain(
-    preset: PresetOption = "paper", lake: LakeOption = "", recipe: RecipeOption = "paper", changes: SetOption = None
+    preset: PretrainPresetOption = "paper",
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+    changes: SetOption = None,
+    start_from: StartFromOption = "",
 ) -> None:
     """Pre-train the diffusion model on the newest manifest."""
     settings = open_session(lake)
@@ -75,7 +86,7 @@ def pretrain(
         from flows.pretrain import PretrainParams
         from flows.pretrain import pretrain as flow
 
-        key = flow(PretrainParams(lake=settings.lake_url, recipe=recipe, config=config))
+        key = flow(PretrainParams(lake=settings.lake_url, recipe=recipe, config=config, start_from=start_from))
     terminal.out().print(f"checkpoint: {settings.lake_url}/{key}")
 
 

@@ -52,7 +52,7 @@ def finetune_model(lake_url: str, recipe: Recipe, config: FinetuneConfig, base: 
         config,
         key,
         data_version(lake, recipe, manifest.fingerprint),
-        lambda on_log: launch(lake, recipe, config, base, on_log=on_log),
+        lambda on_log, on_picture: launch(lake, recipe, config, base, on_log=on_log, on_picture=on_picture),
         lambda run: keep_card(lake, run, config, manifest, base.key),
     )
 

@@ -23,6 +23,7 @@ from preprocessing.sources.registry import IDC_COLLECTION, KNOWN, SOURCES, is_so
 from training.config import FINETUNE_PRESETS, PRETRAIN_PRESETS, FinetuneConfig, FinetuneTask, PretrainConfig
 
 Preset = Literal["tiny", "paper"]
+PretrainPreset = Literal["tiny", "paper", "paper-wide", "paper-16gb", "paper-24gb", "paper-80gb"]
 RecipeName = Literal["demo", "paper", "segmented", "paper-like"]
 DEMO_PATIENTS = 24
 
@@ -110,7 +111,7 @@ def demo_phantom() -> SourceSpec:
     return SourceSpec(name="phantom", options={"patients": DEMO_PATIENTS})
 
 
-PretrainChoice = Preset | PretrainConfig
+PretrainChoice = PretrainPreset | PretrainConfig
 EvaluateChoice = Preset | EvaluateConfig
 
 

@@ -15,17 +15,24 @@ from infra.tracking import MODEL, DataVersion, tracked_run
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.config import FinetuneConfig, PretrainConfig
-from training.runs import TrainedRun, finished_run, pretrain_key
+from training.runs import SCRATCH, TrainedRun, finished_run, pretrain_key
 
 logger = logging.getLogger(__name__)
+NEWEST = "newest"  # the alias of the checkpoint that was trained last
 
 OnLog = Callable[[int, Mapping[str, float]], None]
+OnPicture = Callable[[int, bytes], None]
 
 
 class PretrainParams(StageParams):
     """One pre-training run on the newest manifest of a lake and recipe."""
 
-    config: PretrainChoice = Field("tiny", description="tiny: two CPU cores in minutes; paper: a GPU; or a full config")
+    config: PretrainChoice = Field(
+        "tiny", description="tiny: two CPU cores in minutes; paper, paper-24gb, …: a GPU; or a full config"
+    )
+    start_from: str = Field(
+        "", description="key of a run whose steps this one goes on from; scratch = leave one that stopped on other data"
+    )
 
 
 DEFAULTS = PretrainParams()
@@ -41,7 +48,7 @@ def track_training(
     config: PretrainConfig | FinetuneConfig,
     key: str,
     data: DataVersion,
-    train: Callable[[OnLog], TrainedRun],
+    train: Callable[[OnLog, OnPicture], TrainedRun],
     card: Callable[[TrainedRun], str],
 ) -> TrainedRun:
     """Runs a training with its curve in MLflow and in Prefect, and registers the checkpoint as a model."""
@@ -57,10 +64,10 @@ def track_training(
             report(step, steps, f"loss {values['loss']:.3f}" if "loss" in values else "")
 
         report(0, steps, "reading cases")
-        trained = train(on_log)
+        trained = train(on_log, lambda step, png: run.log_file(png, f"samples/step-{step:08d}.png"))
         model = MODEL if isinstance(config, PretrainConfig) else f"{MODEL}-{config.task}"
         run.log_file(card(trained), "model_card.md")
-        run.log_model(url, name=model, params=config, step=steps)
+        run.log_model(url, name=model, params=config, step=steps, alias=NEWEST)
     publish_note(stage, f"{stage} ({config.preset}): checkpoint `{url}`, data `{data.fingerprint}`")
     return trained
 
@@ -78,14 +85,15 @@ def keep_card(
 
 
 @task(name="pretrain", cache_policy=NO_CACHE)
-def pretrain_model(lake_url: str, recipe: Recipe, config: PretrainConfig) -> TrainedRun:
+def pretrain_model(lake_url: str, recipe: Recipe, config: PretrainConfig, start_from: str = "") -> TrainedRun:
     """The pre-trained model of the newest manifest; trained only if that run is not in the lake yet."""
     lake = open_lake(lake_url or load_settings().lake_url)
     manifest = read_manifest(lake, recipe)
-    key = pretrain_key(manifest.fingerprint, config)
+    base = "" if start_from == SCRATCH else start_from
+    key = pretrain_key(manifest.fingerprint, config, base)
     if done := finished_run(lake, key):
         logger.info("pretrain is unchanged: %s", key)
-        keep_card(lake, done, config, manifest)
+        keep_card(lake, done, config, manifest, base)
         return done
     from training.launch import pretrain as launch
 
@@ -94,12 +102,12 @@ def pretrain_model(lake_url: str, recipe: Recipe, config: PretrainConfig) -> Tra
         config,
         key,
         data_version(lake, recipe, manifest.fingerprint),
-        lambda on_log: launch(lake, recipe, config, on_log=on_log),
-        lambda run: keep_card(lake, run, config, manifest),
+        lambda on_log, on_picture: launch(lake, recipe, config, start_from, on_log=on_log, on_picture=on_picture),
+        lambda run: keep_card(lake, run, config, manifest, base),
     )
 
 
 @flow(name="pretrain")
 def pretrain(params: PretrainParams = DEFAULTS) -> str:
     """Pre-train on the newest manifest; the key of the run in the lake."""
-    return pretrain_model(params.lake, params.full_recipe, resolve_pretrain(params.config)).key
+    return pretrain_model(params.lake, params.full_recipe, resolve_pretrain(params.config), params.start_from).key

@@ -8,6 +8,7 @@ defaced can be recognised, so previews stay in the lake and are never published.
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def preview(pyramid: Pyramid, regions: Sequence[RegionExtent]) -> bytes:
         cut = [np.take(array, at, axis) for array in (image, anatomy, lesion)]
         if axis:
             cut = [array[::-1] for array in cut]  # superior on top
-        planes.append(_plane(window, *cut, scale))
+        planes.append(draw_plane(window, *cut, scale))
     for plane in planes[1:]:
         _draw_regions(plane, regions, pyramid.image[0].shape[0])
     for plane, sides in zip(planes, SIDES, strict=True):
@@ -73,7 +74,7 @@ def preview(pyramid: Pyramid, regions: Sequence[RegionExtent]) -> bytes:
     size = " x ".join(f"{n * spacing:.0f}" for n in image.shape)
     low, high = (window.low_hu, window.high_hu) if window else (WIDE_HU[0], WIDE_HU[-1])
     caption = [(region.name, REGION_COLOURS[region.name]) for region in regions] or [("no region", WHITE)]
-    return _encode(_side_by_side(planes, [*caption, (f"{size} mm", WHITE), (f"{low:.0f} to {high:.0f} HU", WHITE)]))
+    return encode_png(_side_by_side(planes, [*caption, (f"{size} mm", WHITE), (f"{low:.0f} to {high:.0f} HU", WHITE)]))
 
 
 def contact_sheet(title: str, previews: Sequence[tuple[str, bytes]], cases: int = 0) -> bytes:
@@ -87,7 +88,7 @@ def contact_sheet(title: str, previews: Sequence[tuple[str, bytes]], cases: int 
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         sheet.paste(tile, (column * (SHEET_TILE[0] + GAP), 2 * BAR + sum(heights[:row])))
-    return _encode(sheet)
+    return encode_png(sheet)
 
 
 def _tile(name: str, data: bytes) -> Image.Image:
@@ -112,9 +113,10 @@ def _centre(anatomy: NDArray[np.uint8], lesion: NDArray[np.uint8]) -> list[int]:
     return [int(np.searchsorted(np.cumsum(c), c.sum() / 2)) for c in counts]
 
 
-def _plane(
-    window: Window | None, hu: NDArray[np.int16], anatomy: NDArray[np.uint8], lesion: NDArray[np.uint8], scale: float
+def draw_plane(
+    window: Window | None, hu: NDArray[Any], anatomy: NDArray[np.uint8], lesion: NDArray[np.uint8], scale: float
 ) -> Image.Image:
+    """One plane with the outlines of its classes and lesions, so many pixels a voxel; `window` None = a wide one."""
     size = max(1, round(hu.shape[1] * scale)), max(1, round(hu.shape[0] * scale))
     shown = (window.normalise(hu) + 1) * 127.5 if window else np.interp(hu, WIDE_HU, WIDE_GREY)
     grey = Image.fromarray(shown.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
@@ -181,7 +183,8 @@ def _colours() -> NDArray[np.float32]:
     return colours.astype(np.float32)
 
 
-def _encode(picture: Image.Image) -> bytes:
+def encode_png(picture: Image.Image) -> bytes:
+    """The picture's PNG bytes, lightly compressed."""
     stream = io.BytesIO()
     picture.save(stream, format="png", compress_level=3)
     return stream.getvalue()

@@ -18,7 +18,6 @@ from infra.lake import Lake, storage_errors
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
-KEEP = 2
 
 State = dict[str, Any]
 
@@ -30,7 +29,7 @@ class Checkpoints:
     lake: Lake
     key: str
     fingerprint: str
-    keep: int = KEEP
+    keep: int = 2
 
     def save(self, step: int, state: State) -> None:
         """Write the state (tensors, numbers, strings, lists, dicts) of a step, and drop the oldest.

@@ -7,7 +7,7 @@ Letters: B batch, C channels, D context width, L frequencies; Z Y X space.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,8 +38,12 @@ class Conditions:
 
     def to(self, device: torch.device | str) -> "Conditions":
         """The same conditions on another device."""
-        z, y, x = (axis.to(device) for axis in self.coordinates_BN)
-        return Conditions(self.region_B.to(device), self.anatomy_BZYX.to(device), (z, y, x))
+        return self.each(lambda tensor: tensor.to(device))
+
+    def each(self, move: Callable[[Tensor], Tensor]) -> "Conditions":
+        """The same conditions, every tensor of them moved."""
+        z, y, x = (move(axis) for axis in self.coordinates_BN)
+        return Conditions(move(self.region_B), move(self.anatomy_BZYX), (z, y, x))
 
     def without_region(self) -> "Conditions":
         """Region null everywhere, as classifier-free guidance needs it."""

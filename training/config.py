@@ -8,6 +8,7 @@ from infra.config import Config
 from preprocessing.case import RegionName
 
 Activations = Literal["keep", "recompute", "checkpoint"]
+WITHOUT_EFFECT = {"checkpoint_every", "keep_checkpoints", "picture_every", "workers"}  # on the weights
 
 
 class ModelConfig(Config):
@@ -28,11 +29,15 @@ class ModelConfig(Config):
 
 
 class TrainConfig(Config):
-    """What pre-training and fine-tuning share: optimiser, sampling of crops, dropout of conditions, cadence."""
+    """What pre-training and fine-tuning share: optimiser, sampling of crops, dropout of conditions, cadence.
+
+    A step learns from ranks × accumulate × batch_size samples.
+    """
 
     iterations: int = Field(180_000, ge=1, description="optimiser steps")
     batch_size: int = Field(1, ge=1)
     accumulate: int = Field(4, ge=1, description="micro-batches per optimiser step")
+    ranks: int = Field(1, ge=1, description="processes that train together on this machine, each on a GPU of its own")
     learning_rate: float = Field(1e-4, gt=0)
     warmup: int = Field(1000, ge=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
@@ -41,6 +46,7 @@ class TrainConfig(Config):
         "recompute",
         description="for the backward pass: keep all, make norms and SiLUs again, or whole blocks of the finest levels",
     )
+    compile: bool = Field(False, description="torch.compile of the network: minutes at the start, faster steps")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="bf16 falls back to fp32 where it is emulated")
     regions: tuple[RegionName, ...] = Field((), description="regions to learn; none named = those that the data show")
     levels: tuple[float, float, float] = Field((1 / 3, 1 / 3, 1 / 3), description="shares of image, wide, patch")
@@ -49,9 +55,12 @@ class TrainConfig(Config):
     null_region: float = Field(0.1, description="probability that the region becomes null")
     seed: int = 0
     log_every: int = 10
-    validate_every: int = 50
-    checkpoint_every: int = 100
+    validate_every: int = 500
     validation_samples: int = Field(24, description="fixed (case, t, noise) samples of the validation loss")
+    checkpoint_every: int = 500
+    keep_checkpoints: int = Field(2, ge=1, description="the newest ones; older are deleted")
+    picture_every: int = Field(5000, ge=0, description="steps between sample pictures, one at the end; 0 = none")
+    workers: int = Field(0, ge=0, description="processes that read samples; 0 = a thread of the training process")
 
 
 class PretrainConfig(Config):
@@ -96,6 +105,7 @@ def tiny() -> PretrainConfig:
         validate_every=40,
         validation_samples=18,
         checkpoint_every=60,
+        picture_every=80,
     )
     return PretrainConfig(preset="tiny", model=model, train=train)
 
@@ -111,9 +121,29 @@ def paper_wide() -> PretrainConfig:
     return PretrainConfig(preset="paper-wide", model=model)
 
 
+def paper_16gb() -> PretrainConfig:
+    """The paper's model on a GPU of 16 GB, in bf16 or fp32: one sample at a time, norms and SiLUs made again."""
+    return _sized("paper-16gb", batch_size=1, accumulate=4, activations="recompute")
+
+
+def paper_24gb() -> PretrainConfig:
+    """The paper's model on a GPU of 24 GB in bf16: a step's four samples at once, norms and SiLUs made again."""
+    return _sized("paper-24gb", batch_size=4, accumulate=1, activations="recompute")
+
+
+def paper_80gb() -> PretrainConfig:
+    """The paper's model on a GPU of 80 GB in bf16: a step's four samples at once, compiled, all activations kept."""
+    return _sized("paper-80gb", batch_size=4, accumulate=1, activations="keep", compile=True)
+
+
+def _sized(preset: str, **changes: object) -> PretrainConfig:
+    """The paper's recipe with its four samples a step, otherwise laid out for a GPU's memory."""
+    return paper().replace(preset=preset, train=paper().train.replace(workers=4, **changes))
+
+
 def tiny_finetune(task: FinetuneTask) -> FinetuneConfig:
     """30 iterations on top of the tiny model; super-resolution by 2."""
-    train = tiny().train.replace(iterations=30, warmup=8, validate_every=15, checkpoint_every=15)
+    train = tiny().train.replace(iterations=30, warmup=8, validate_every=15, checkpoint_every=15, picture_every=30)
     return FinetuneConfig(preset="tiny", task=task, train=train, factor=2)
 
 
@@ -122,5 +152,12 @@ def paper_finetune(task: FinetuneTask) -> FinetuneConfig:
     return FinetuneConfig(task=task)
 
 
-PRETRAIN_PRESETS = {"tiny": tiny, "paper": paper, "paper-wide": paper_wide}
+PRETRAIN_PRESETS = {
+    "tiny": tiny,
+    "paper": paper,
+    "paper-wide": paper_wide,
+    "paper-16gb": paper_16gb,
+    "paper-24gb": paper_24gb,
+    "paper-80gb": paper_80gb,
+}
 FINETUNE_PRESETS = {"tiny": tiny_finetune, "paper": paper_finetune}

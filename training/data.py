@@ -6,11 +6,10 @@ Philox generator of its own; nothing else does. So a run that was stopped goes o
 Letters: B batch; Z Y X space. Values are on [-1, 1] after the region's HU window.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,6 @@ from training.crops import LEVELS, Crop, Level, place_crop, read_crop
 OPEN_CASES = 64
 LESION_VOXELS = 4096  # kept per case to aim crops at
 BODY_CELLS = 32768  # likewise, of a region's thumbnail
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,14 +74,21 @@ class Batch:
     control_BCZYX: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """The same batch on another device; from pinned memory without waiting for it."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory that a GPU can fetch from by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         return replace(
             self,
-            x0_B1ZYX=self.x0_B1ZYX.to(device),
-            noise_B1ZYX=self.noise_B1ZYX.to(device),
-            t_B=self.t_B.to(device),
-            conditions=self.conditions.to(device),
-            control_BCZYX=None if self.control_BCZYX is None else self.control_BCZYX.to(device),
+            x0_B1ZYX=move(self.x0_B1ZYX),
+            noise_B1ZYX=move(self.noise_B1ZYX),
+            t_B=move(self.t_B),
+            conditions=self.conditions.each(move),
+            control_BCZYX=None if self.control_BCZYX is None else move(self.control_BCZYX),
         )
 
 
@@ -136,9 +141,14 @@ class CropSampler:
         lesion_share: float | None = None,
     ) -> None:
         self.volumes, self.patch, self.config, self.lesion_share = tuple(volumes), patch, config, lesion_share
+        self._open_stored = open_stored
         self._open = lru_cache(OPEN_CASES)(open_stored)
         self._lesion_voxels = lru_cache(4 * OPEN_CASES)(self._find_lesion_voxels)
         self._body_cells = lru_cache(4 * OPEN_CASES)(self._find_body_cells)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes what it was made of, not what it holds open."""
+        return CropSampler, (self.volumes, self._open_stored, self.patch, self.config, self.lesion_share)
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A training sample: any volume, level and place, with conditions withheld as the config says."""
@@ -215,16 +225,3 @@ def collate(samples: Sequence[Sample], noises: Sequence[NDArray[np.float32]], ti
         samples=tuple(str(s) for s in samples),
         groups=tuple((s.volume.region, s.level) for s in samples),
     )
-
-
-def prefetch(make: Callable[[int], T], counters: Iterable[int]) -> Iterator[tuple[int, T]]:
-    """(counter, make(counter)) in order, the next one being made on a thread while the caller works on this one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        waiting = None
-        for counter in counters:
-            following = counter, pool.submit(make, counter)
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = following
-        if waiting:
-            yield waiting[0], waiting[1].result()

@@ -25,6 +25,7 @@ class Schedule:
         self._noise_T = (1 - alpha_bar).sqrt()
         self._sigma_bar_T = self._noise_T / self._signal_T
         self.alpha_bar_T = alpha_bar.float()
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def sigma_bar(self, t: int) -> float:
         """σ̄_t = √(1 − ᾱ_t)/√ᾱ_t."""
@@ -36,10 +37,15 @@ class Schedule:
 
     def coefficients(self, t: Time, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1 − ᾱ_t) as float32 on the device of `like`, shaped to multiply it (B or 1 first, then ones)."""
-        index = torch.as_tensor(t).reshape(-1).cpu()
-        shape = (-1, *[1] * (like.ndim - 1))
-        signal, noise = self._signal_T[index].float(), self._noise_T[index].float()
-        return signal.to(like.device).reshape(shape), noise.to(like.device).reshape(shape)
+        signal_T, noise_T = self._tables(like.device)
+        index, shape = torch.as_tensor(t, device=like.device).reshape(-1), (-1, *[1] * (like.ndim - 1))
+        return signal_T[index].reshape(shape), noise_T[index].reshape(shape)
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """√ᾱ and √(1 − ᾱ) in float32 on a device, so that no step waits for it."""
+        if device not in self._on_device:
+            self._on_device[device] = self._signal_T.float().to(device), self._noise_T.float().to(device)
+        return self._on_device[device]
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Time) -> Tensor:
         """x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε, float32, in the shape of x0 (B first)."""

@@ -1,50 +1,66 @@
 """Launch: one call trains a model on a manifest of a lake, or finds that it was trained already."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
-
-import torch
-from torch import nn
 
 from infra.errors import UserError
 from infra.lake import Lake
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
-from preprocessing.store import StoredCase, open_case
-from training.checkpoint import Checkpoints, read_checkpoint
-from training.config import FinetuneConfig, ModelConfig, PretrainConfig, TrainConfig
-from training.data import CropSampler, region_volumes
-from training.diffusion import Schedule
-from training.loop import OnLog, Training, start, train
-from training.networks import ControlledNetwork, DiffusionNetwork
-from training.objectives import NoiseObjective, lesion_control, low_resolution_control, superresolution_config
-from training.precision import default_device, place
-from training.runs import RunSeal, TrainedRun, finetune_key, finished_run, pretrain_key, read_run, seal_key
+from training.checkpoint import Checkpoints
+from training.config import FinetuneConfig, PretrainConfig
+from training.distributed import ALONE
+from training.elastic import train_on_ranks
+from training.job import Job, Listener, OnLog, OnPicture, train_job
+from training.precision import default_device
+from training.runs import (
+    SCRATCH,
+    RunStart,
+    TrainedRun,
+    finetune_key,
+    finished_run,
+    note_start,
+    pretrain_key,
+    stopped_on_other_data,
+    what_matters,
+)
 
-Network = TypeVar("Network", bound=nn.Module)
 
-
-def pretrain(lake: Lake, recipe: Recipe, config: PretrainConfig, *, on_log: OnLog | None = None) -> TrainedRun:
+def pretrain(
+    lake: Lake,
+    recipe: Recipe,
+    config: PretrainConfig,
+    start_from: str = "",
+    *,
+    on_log: OnLog | None = None,
+    on_picture: OnPicture | None = None,
+) -> TrainedRun:
     """The diffusion model of the recipe's newest manifest; a run of the same data and config is not repeated.
 
-    Stopped runs go on from their last checkpoint when this is called again.
+    Stopped runs go on from their last checkpoint when this is called again. Where such a run was begun on another
+    version of the data, `start_from` must say what is meant: its key goes on from its steps, "scratch" begins anew.
 
     Raises:
-        UserError: a split or region without cases, a loss that is not finite, a lake that cannot be written.
+        UserError: a split or region without cases, a run stopped on other data, a `start_from` that does not fit, a
+            loss that is not finite, a lake that cannot be written.
     """
     manifest = read_manifest(lake, recipe)
-    key = pretrain_key(manifest.fingerprint, config)
+    base = "" if start_from == SCRATCH else start_from
+    key = pretrain_key(manifest.fingerprint, config, base)
     if done := finished_run(lake, key):
         return done
-    network = _initialised(lambda: DiffusionNetwork(config.model), config.train.seed)
-    objective = _objective(lake, manifest, config.train, config.model)
-    seal = _seal("pretrain", key, manifest, config, config.model)
-    return _run(lake, key, network, objective, config.train, seal, on_log)
+    if not start_from:
+        _require_no_other(lake, key, manifest, config)
+    return _run(Job(lake, manifest, config, key, base), Listener(on_log, on_picture))
 
 
 def finetune(
-    lake: Lake, recipe: Recipe, config: FinetuneConfig, base: TrainedRun | str, *, on_log: OnLog | None = None
+    lake: Lake,
+    recipe: Recipe,
+    config: FinetuneConfig,
+    base: TrainedRun | str,
+    *,
+    on_log: OnLog | None = None,
+    on_picture: OnPicture | None = None,
 ) -> TrainedRun:
     """A ControlNet for one task on a finished pre-training run; the same data, config and base are not trained twice.
 
@@ -58,115 +74,30 @@ def finetune(
     key = finetune_key(manifest.fingerprint, config, base_key)
     if done := finished_run(lake, key):
         return done
-    network = _initialised(lambda: _controlled(lake, config, base_key), config.train.seed)
-    objective = _control_objective(lake, manifest, config, network.config)
-    seal = _seal("finetune", key, manifest, config, network.config, base_key)
-    return _run(lake, key, network, objective, config.train, seal, on_log)
+    return _run(Job(lake, manifest, config, key, base_key), Listener(on_log, on_picture))
 
 
-def load_network(lake: Lake, key: str) -> tuple[DiffusionNetwork | ControlledNetwork, ModelConfig, dict[str, Any]]:
-    """The averaged weights of a finished run in eval mode on the CPU, its model config, and its seal as a dict.
-
-    Raises:
-        UserError: the run is not finished, or its checkpoint is damaged.
-    """
-    seal = read_run(lake, key)
-    try:
-        state = read_checkpoint(lake, seal.checkpoint, seal.sha256)["state"]
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the checkpoint {seal.checkpoint} is damaged or gone ({error}); remove {key} and train again"
-        ) from None
-    network: DiffusionNetwork | ControlledNetwork = DiffusionNetwork(seal.model)
-    if seal.stage == "finetune":
-        network = ControlledNetwork(network)
-    weights = {name.removeprefix("module."): value for name, value in state["average"].items() if name != "n_averaged"}
-    network.load_state_dict(weights)
-    return place(network.eval().requires_grad_(False), torch.device("cpu")), seal.model, seal.model_dump(mode="json")
-
-
-def _run(
-    lake: Lake,
-    key: str,
-    network: DiffusionNetwork | ControlledNetwork,
-    objective: NoiseObjective,
-    config: TrainConfig,
-    seal: Callable[[Training, str, str], RunSeal],
-    on_log: OnLog | None,
-) -> TrainedRun:
-    device = default_device()
-    network.activations = config.activations
-    checkpoints = Checkpoints(lake, key, key.rsplit("/", 1)[-1])
-    training = start(place(network, device, config.precision), config)
-    train(training, objective, config, checkpoints, device, on_log)
-    sealed = seal(training, *checkpoints.written(training.step))
-    lake.write(seal_key(key), sealed.model_dump_json(indent=1).encode())
-    done = finished_run(lake, key)
+def _run(job: Job, listener: Listener) -> TrainedRun:
+    """Train in this process, or on as many ranks as the config names."""
+    start = RunStart(key=job.key, manifest=job.manifest.fingerprint, config=what_matters(job.config), base=job.base)
+    note_start(job.lake, start)
+    if job.config.train.ranks == 1:
+        train_job(job, ALONE, default_device(), listener)
+    else:
+        train_on_ranks(job, listener)
+    done = finished_run(job.lake, job.key)
     assert done is not None
     return replace(done, unchanged=False)
 
 
-def _seal(
-    stage: Any,
-    key: str,
-    manifest: Manifest,
-    config: PretrainConfig | FinetuneConfig,
-    model: ModelConfig,
-    base: str = "",
-) -> Callable[[Training, str, str], RunSeal]:
-    def seal(training: Training, checkpoint: str, sha256: str) -> RunSeal:
-        last = {name: value for name, value in training.history[-1].items() if name != "step"}
-        return RunSeal(
-            stage=stage,
-            run=key.rsplit("/", 1)[-1],
-            manifest=manifest.fingerprint,
-            config=config.model_dump(mode="json"),
-            model=model,
-            base=base,
-            step=training.step,
-            checkpoint=checkpoint,
-            sha256=sha256,
-            metrics=last,
-            history=tuple(training.history),
+def _require_no_other(lake: Lake, key: str, manifest: Manifest, config: PretrainConfig) -> None:
+    """Refuses to begin a run anew while one of the same config stands unfinished on other data."""
+    if Checkpoints(lake, key, "").steps():
+        return
+    for other in stopped_on_other_data(lake, manifest.fingerprint, config):
+        step = Checkpoints(lake, other.key, "").steps()[-1]
+        raise UserError(
+            f"a run of this config stopped after step {step} of {config.train.iterations} on data version "
+            f"{other.manifest[:12]}, and the newest is {manifest.fingerprint[:12]}: start from {other.key} to go on "
+            f"from it with the new data, or from {SCRATCH!r} to begin anew"
         )
-
-    return seal
-
-
-def _objective(lake: Lake, manifest: Manifest, config: TrainConfig, model: ModelConfig) -> NoiseObjective:
-    def sampler(split: str) -> CropSampler:
-        return CropSampler(region_volumes(manifest, split, config.regions), _opener(lake), model.patch, config)
-
-    return NoiseObjective(sampler("train"), sampler("val"), config, Schedule(model.timesteps))
-
-
-def _control_objective(lake: Lake, manifest: Manifest, config: FinetuneConfig, model: ModelConfig) -> NoiseObjective:
-    lesion = config.task == "lesion"
-    train_config = config.train if lesion else superresolution_config(config.train)
-
-    def sampler(split: str) -> CropSampler:
-        volumes = region_volumes(manifest, split, train_config.regions, lesion=True if lesion else None)
-        return CropSampler(volumes, _opener(lake), model.patch, train_config, config.lesion_share if lesion else None)
-
-    control = lesion_control if lesion else low_resolution_control(config.factor)
-    return NoiseObjective(sampler("train"), sampler("val"), train_config, Schedule(model.timesteps), control)
-
-
-def _opener(lake: Lake) -> Callable[[str], StoredCase]:
-    return lambda key: open_case(lake, key)
-
-
-def _controlled(lake: Lake, config: FinetuneConfig, base_key: str) -> ControlledNetwork:
-    base, model, _ = load_network(lake, base_key)
-    if not isinstance(base, DiffusionNetwork):
-        raise UserError(f"{base_key} is itself a fine-tuned run; name the pre-training run to start from")
-    if config.from_scratch:
-        return ControlledNetwork(DiffusionNetwork(model), locked=False)
-    return ControlledNetwork(base)
-
-
-def _initialised(make: Callable[[], Network], seed: int) -> Network:
-    """The network that `make` builds, its random weights decided by the seed and no one else's numbers touched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()

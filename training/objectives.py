@@ -5,6 +5,7 @@ Letters: B batch, C channels; Z Y X space.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 from training.config import TrainConfig
 from training.crops import LEVELS, Level
 from training.data import Batch, CropSampler, Sample, collate, generator
 from training.diffusion import Schedule
+from training.distributed import ALONE, Rank
 
 TRAIN, VALIDATE = 0, 1  # streams of random numbers that never meet
 GOLDEN = 0.6180339887498949
@@ -33,7 +36,11 @@ class Objective(Protocol):
         ...
 
     def validation(self) -> Iterator[Batch]:
-        """The fixed validation batches."""
+        """This rank's share of the fixed validation batches."""
+        ...
+
+    def examples(self) -> Batch:
+        """A few fixed samples to draw pictures of."""
         ...
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -54,8 +61,7 @@ class NoiseObjective:
     config: TrainConfig
     schedule: Schedule
     control: Control | None = None
-    rank: int = 0
-    world: int = 1
+    rank: Rank = ALONE
 
     def batch(self, step: int, micro: int) -> Batch:
         """A training batch: `batch_size` samples, each decided by (seed, step, rank, index)."""
@@ -64,28 +70,39 @@ class NoiseObjective:
         offset = generator(self.config.seed, TRAIN, step).random()
         samples, noises, times = [], [], []
         for index in range(first, first + self.config.batch_size):
-            rng = generator(self.config.seed, TRAIN, step, self.rank, index)
+            rng = generator(self.config.seed, TRAIN, step, self.rank.index, index)
             samples.append(self.train.draw(rng))
             noises.append(self._noise(rng))
-            share = (offset + (self.rank * per_rank + index) / (self.world * per_rank)) % 1
+            share = (offset + (self.rank.index * per_rank + index) / (self.rank.size * per_rank)) % 1
             times.append(int(share * self.schedule.timesteps))
-        return self._collate(samples, noises, times, generator(self.config.seed, TRAIN, step, self.rank, first, 1))
+        rng = generator(self.config.seed, TRAIN, step, self.rank.index, first, 1)
+        return self._collate(samples, noises, times, rng)
 
     def validation(self) -> Iterator[Batch]:
         """`validation_samples` samples that never change: every region and level in turn, t spread over 0 … T−1."""
         count, size = self.config.validation_samples, self.config.batch_size
+        for first in range(self.rank.index * size, count, self.rank.size * size):
+            yield self._fixed(range(first, min(first + size, count)))
+
+    def examples(self) -> Batch:
+        """The first fixed sample of each region, all of one level."""
+        return self._fixed(range(len(self._regions())))
+
+    def _fixed(self, indices: range) -> Batch:
         levels = [level for level, share in zip(LEVELS, self.config.levels, strict=True) if share > 0]
-        regions = [region for region in REGIONS if any(v.region == region for v in self.validate.volumes)]
-        for first in range(0, count, size):
-            samples, noises, times = [], [], []
-            for index in range(first, min(first + size, count)):
-                rng = generator(self.config.seed, VALIDATE, index)
-                region, level = regions[index % len(regions)], levels[index // len(regions) % len(levels)]
-                volumes = [v for v in self.validate.volumes if v.region == region]
-                samples.append(self.validate.cut(volumes[rng.integers(len(volumes))], level, rng))
-                noises.append(self._noise(rng))
-                times.append(int((0.5 + index * GOLDEN) % 1 * self.schedule.timesteps))
-            yield self._collate(samples, noises, times, generator(self.config.seed, VALIDATE, first, 1))
+        regions = self._regions()
+        samples, noises, times = [], [], []
+        for index in indices:
+            rng = generator(self.config.seed, VALIDATE, index)
+            region, level = regions[index % len(regions)], levels[index // len(regions) % len(levels)]
+            volumes = [v for v in self.validate.volumes if v.region == region]
+            samples.append(self.validate.cut(volumes[rng.integers(len(volumes))], level, rng))
+            noises.append(self._noise(rng))
+            times.append(int((0.5 + index * GOLDEN) % 1 * self.schedule.timesteps))
+        return self._collate(samples, noises, times, generator(self.config.seed, VALIDATE, indices.start, 1))
+
+    def _regions(self) -> list[RegionName]:
+        return [region for region in REGIONS if any(v.region == region for v in self.validate.volumes)]
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """mean |ε − ε_θ(x_t, t, conditions, control)| of each sample (B)."""
@@ -115,16 +132,14 @@ def lesion_mask_control(mask: Tensor) -> Tensor:
 
 def low_resolution_control(factor: int) -> Control:
     """The control of super-resolution: each x_0 averaged over `factor` slices and drawn up again, at a random phase."""
+    return partial(_low_resolution, factor)
 
-    def control(samples: Sequence[Sample], rng: np.random.Generator) -> Tensor:
-        phases = rng.integers(factor, size=len(samples))
-        volumes = [torch.from_numpy(s.x0_ZYX)[None, None] for s in samples]
-        pairs = zip(volumes, phases, strict=True)
-        return torch.cat(
-            [upsample_depth(average_depth(x, factor, int(p)), factor, x.shape[2], int(p)) for x, p in pairs]
-        )
 
-    return control
+def _low_resolution(factor: int, samples: Sequence[Sample], rng: np.random.Generator) -> Tensor:
+    phases = rng.integers(factor, size=len(samples))
+    volumes = [torch.from_numpy(s.x0_ZYX)[None, None] for s in samples]
+    pairs = zip(volumes, phases, strict=True)
+    return torch.cat([upsample_depth(average_depth(x, factor, int(p)), factor, x.shape[2], int(p)) for x, p in pairs])
 
 
 def average_depth(x_BCZYX: Tensor, factor: int, phase: int = 0) -> Tensor:

@@ -31,10 +31,14 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def place(network: Network, device: torch.device, precision: Precision = "bf16") -> Network:
-    """The network on a device, in the memory order that is fastest there (fp32 on a CPU: channels last)."""
-    if device.type == "cpu" and effective_precision(precision, device) == "fp32":
-        return network.to(memory_format=torch.channels_last_3d)  # ty: ignore[no-matching-overload]
+def place(network: Network, device: torch.device, precision: Precision = "bf16", compiled: bool = False) -> Network:
+    """The network on a device, in the memory order that is fastest there.
+
+    Measured: channels last for fp32 on a CPU, and on an H100 for bf16 where the network will be compiled.
+    """
+    last = compiled if device.type == "cuda" else effective_precision(precision, device) == "fp32"
+    if last:
+        network = network.to(memory_format=torch.channels_last_3d)  # ty: ignore[no-matching-overload]
     return network.to(device)
 
 

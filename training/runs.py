@@ -15,11 +15,12 @@ from infra.config import Config
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
-from training.config import FinetuneConfig, ModelConfig, PretrainConfig
+from training.config import WITHOUT_EFFECT, FinetuneConfig, ModelConfig, PretrainConfig
 
 FORMAT = 1
-VERSION = 2  # raised whenever the code would train other weights from the same data and config
+VERSION = 3  # raised whenever the code would train other weights from the same data and config
 Stage = Literal["pretrain", "finetune"]
+SCRATCH = "scratch"  # says of a new run that no other is to be gone on from
 SealModel = TypeVar("SealModel", bound=Config)
 
 
@@ -47,7 +48,7 @@ class RunSeal(Config):
     manifest: str = Field(description="fingerprint of the data")
     config: dict[str, Any]
     model: ModelConfig
-    base: str = Field("", description="key of the run that a fine-tuning started from")
+    base: str = Field("", description="key of the run that this one started from")
     step: int
     checkpoint: str = Field(description="key of the final checkpoint")
     sha256: str
@@ -55,9 +56,19 @@ class RunSeal(Config):
     history: tuple[dict[str, float], ...]
 
 
-def pretrain_key(manifest_fingerprint: str, config: PretrainConfig) -> str:
-    """Where the pre-training run of this data and config lies."""
-    return f"runs/pretrain/{_fingerprint('pretrain', manifest_fingerprint, config, '')}"
+class RunStart(Config):
+    """`start.json`: what a run begins with; written before its first step."""
+
+    format: int = FORMAT
+    key: str = Field(description="key of the run")
+    manifest: str = Field(description="fingerprint of the data")
+    config: dict[str, Any] = Field(description="what of the config decides the weights")
+    base: str = Field("", description="key of the run that this one started from")
+
+
+def pretrain_key(manifest_fingerprint: str, config: PretrainConfig, base_key: str = "") -> str:
+    """Where the pre-training run of this data and config lies; `base_key` is the run whose steps it goes on from."""
+    return f"runs/pretrain/{_fingerprint('pretrain', manifest_fingerprint, config, base_key)}"
 
 
 def finetune_key(manifest_fingerprint: str, config: FinetuneConfig, base_key: str) -> str:
@@ -67,7 +78,33 @@ def finetune_key(manifest_fingerprint: str, config: FinetuneConfig, base_key: st
 
 def _fingerprint(stage: Stage, manifest: str, config: PretrainConfig | FinetuneConfig, base: str) -> str:
     values = {"stage": stage, "version": VERSION, "manifest": manifest, "base": base}
-    return fingerprint(values | {"config": config.model_dump(mode="json")})
+    return fingerprint(values | {"config": what_matters(config)})
+
+
+def what_matters(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
+    """The values of a config that decide the weights."""
+    return config.model_dump(mode="json", exclude={"train": WITHOUT_EFFECT})
+
+
+def start_key(key: str) -> str:
+    """The key of what is noted when a run begins."""
+    return f"{key}/start.json"
+
+
+def note_start(lake: Lake, start: RunStart) -> None:
+    """Writes what a run begins with, unless that was done."""
+    if not lake.exists(start_key(start.key)):
+        lake.write(start_key(start.key), start.model_dump_json(indent=1).encode())
+
+
+def stopped_on_other_data(lake: Lake, manifest_fingerprint: str, config: PretrainConfig) -> list[RunStart]:
+    """Unfinished pre-training runs of this config with a checkpoint, begun on another version of the data."""
+    keys = lake.list("runs/pretrain")
+    with_checkpoint = {key.rpartition("/step-")[0] for key in keys if key.endswith(".json") and "/step-" in key}
+    unfinished = with_checkpoint - {key.removesuffix("/seal.json") for key in keys}
+    starts = [RunStart.model_validate_json(lake.read(key)) for key in map(start_key, sorted(unfinished)) if key in keys]
+    wanted = what_matters(config)
+    return [start for start in starts if start.config == wanted and start.manifest != manifest_fingerprint]
 
 
 def seal_key(key: str) -> str:

@@ -42,6 +42,7 @@ def config():
         validate_every=3,
         checkpoint_every=2,
         validation_samples=6,
+        picture_every=0,
     )
     return PretrainConfig(preset="test", model=SMALL, train=train)
 

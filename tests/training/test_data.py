@@ -1,6 +1,8 @@
 """Samples: read as they lie in the pyramid, decided by a counter alone, drawn in the shares that the config names."""
 
+import pickle
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from preprocessing.store import open_case
 from training.conditioning import NULL_REGION, coordinates
 from training.config import TrainConfig
 from training.crops import AIR_HU, LEVELS, place_crop, read_crop
-from training.data import CropSampler, collate, generator, prefetch, region_volumes
+from training.data import CropSampler, collate, generator, region_volumes
 
 PATCH = 8
 
@@ -181,7 +183,9 @@ def test_a_batch_has_its_shapes_and_says_where_it_comes_from(tiny_lake, volumes)
     assert batch.samples == tuple(str(s) for s in samples)
 
 
-def test_prefetching_keeps_the_order_and_passes_errors_on():
-    assert list(prefetch(lambda n: n * n, range(5))) == [(n, n * n) for n in range(5)]
-    with pytest.raises(ZeroDivisionError):
-        list(prefetch(lambda n: 1 // n, [1, 0]))
+def test_a_sampler_draws_the_same_in_another_process(tiny_lake, volumes):
+    sampler = CropSampler(volumes, partial(open_case, tiny_lake), PATCH, TrainConfig())
+    drawn = sampler.draw(generator(0, 1))
+    travelled = pickle.loads(pickle.dumps(sampler)).draw(generator(0, 1))
+    assert str(drawn) == str(travelled)
+    assert np.array_equal(drawn.x0_ZYX, travelled.x0_ZYX)

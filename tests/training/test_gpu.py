@@ -8,7 +8,8 @@ from torch import nn
 from training_worlds import SMALL
 
 from training.checkpoint import Checkpoints
-from training.launch import load_network, pretrain
+from training.launch import pretrain
+from training.loading import load_network
 from training.loop import start, train
 from training.networks import DiffusionNetwork
 from training.precision import autocast, place

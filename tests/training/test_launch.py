@@ -12,7 +12,8 @@ from infra.lake import open_lake
 from preprocessing.manifest import read_manifest
 from training.conditioning import Conditions, coordinates, stack_axes
 from training.config import FinetuneConfig
-from training.launch import finetune, load_network, pretrain
+from training.launch import finetune, pretrain
+from training.loading import load_network
 from training.networks import ControlledNetwork, DiffusionNetwork
 from training.runs import finetune_key, pretrain_key, read_run
 

@@ -36,7 +36,7 @@ def make_network(seed=0):
 def run(lake, key, config, on_log=None, objective=None, network=None):
     objective = objective or make_objective(lake, config)
     checkpoints = Checkpoints(lake, key, "f" * 32)
-    return train(start(network or make_network(), config), objective, config, checkpoints, CPU, on_log)
+    return train(start(network or make_network(), config), objective, config, checkpoints, CPU, on_log=on_log)
 
 
 def test_the_curve_is_told_and_validation_is_split_by_region_and_level(tiny_lake, config):
@@ -95,16 +95,19 @@ def test_the_average_follows_and_is_not_the_last_weights(tiny_lake, config):
     assert distance < moved
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_cases(tiny_lake, config):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_sample(tiny_lake, config):
     objective = make_objective(tiny_lake, config.train)
 
     class Poisoned(NoiseObjective):
         def batch(self, step, micro):
             batch = super().batch(step, micro)
-            return replace(batch, x0_B1ZYX=batch.x0_B1ZYX * float("nan")) if step == 3 else batch
+            poison = torch.tensor([1.0, float("nan")]).reshape(2, 1, 1, 1, 1)
+            return replace(batch, x0_B1ZYX=batch.x0_B1ZYX * poison) if step == 3 else batch
 
     poisoned = Poisoned(objective.train, objective.validate, config.train, Schedule())
-    with pytest.raises(UserError, match=r"loss became nan in step 4.*test/case-\d \((chest|abdomen)\)"):
+    with pytest.raises(
+        UserError, match=r"loss of step 4 is not finite, on: test/case-\d \((chest|abdomen)\) \w+ at [^;]*\(nan\); look"
+    ):
         run(tiny_lake, "runs/test/poisoned", config.train, objective=poisoned)
     assert Checkpoints(tiny_lake, "runs/test/poisoned", "f" * 32).steps() == [2]
 
