@@ -7,7 +7,7 @@ from flows.finetune import finetune_model
 from flows.ingest import IngestParams, ingest_sources
 from flows.pretrain import pretrain_model
 from flows.profiles import Profile, demo, require_splits
-from training.runs import TrainedRun
+from training.runs import SCRATCH, TrainedRun
 
 DEFAULTS = demo()
 
@@ -16,13 +16,15 @@ DEFAULTS = demo()
 def pipeline(params: Profile = DEFAULTS) -> str:
     """Ingest every source, pre-train if the manifest is new, fine-tune, evaluate; the key of the sweep in the lake.
 
+    The pipeline is always about the newest data: a pre-training that stopped on older data is left where it is.
+
     Raises:
         UserError: a region has too few patients for validation or test.
     """
     lake, recipe = params.lake, params.full_recipe
     manifest = ingest_sources(IngestParams(lake=lake, recipe=recipe, sources=params.sources)).manifest
     require_splits(manifest, params)
-    base = pretrain_model(lake, recipe, params.pretrain_config)
+    base = pretrain_model(lake, recipe, params.pretrain_config, SCRATCH)
     controls: dict[str, TrainedRun] = {}
     for config in params.finetune_configs:
         controls[config.task] = finetune_model(lake, recipe, config, base)

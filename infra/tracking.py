@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ _log = logging.getLogger(__name__)
 MODEL = "meddiff-fm"
 FINGERPRINT_TAG = "meddiff.fingerprint"
 BATCH_PARAMS, BATCH_METRICS = 100, 900
-_ORIGIN = {"mlflow.source.name": "meddiff", "mlflow.source.type": "LOCAL"}
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -154,7 +154,7 @@ def tracked_run(experiment: str, name: str, *, params: Config | Mapping[str, Any
     A `fingerprint` becomes a tag, and a run of the same fingerprint that did not finish is continued, so that a resumed
     training has one curve. Errors of the block pass through; errors of MLflow do not arise.
     """
-    labels = {**(tags or {}), **_ORIGIN, FINGERPRINT_TAG: fingerprint, "mlflow.parentRunId": parent_run_id}
+    labels = {**(tags or {}), **_origin(), FINGERPRINT_TAG: fingerprint, "mlflow.parentRunId": parent_run_id}
     run = TrackedRun(settings or load_settings(), experiment, name, {key: tag for key, tag in labels.items() if tag})
     run.log_params(params or {})
     if dataset:
@@ -192,6 +192,16 @@ def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str
             return version
         _log.warning("alias %s is not set: MLflow has no version of %s for %s", alias, name, fingerprint)
     return None
+
+
+@cache
+def _origin() -> dict[str, str]:
+    """What made a run: this version of the package and, in a checkout, its commit."""
+    from mlflow.utils.git_utils import get_git_commit
+
+    origin = {"mlflow.source.name": "meddiff", "mlflow.source.type": "LOCAL", "meddiff.version": version("meddiff")}
+    commit = get_git_commit(__file__)
+    return origin | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
 @cache
@@ -265,7 +275,7 @@ def _send_file(client: "MlflowClient", run_id: str, data: bytes, path: str) -> N
 
 
 def _send_child(client: "MlflowClient", parent: TrackedRun, name: str, params: dict, metrics: dict) -> None:
-    tags = {"mlflow.parentRunId": parent.run_id, **_ORIGIN}
+    tags = {"mlflow.parentRunId": parent.run_id, **_origin()}
     child = client.create_run(parent._experiment_id, tags=tags, run_name=name).info.run_id
     _send_batch(client, child, params=params, metrics=metrics, at=int(time.time() * 1000))
     client.set_terminated(child)

@@ -88,10 +88,11 @@ def stages(monkeypatch, lake):
         place.write(seal_key(key), seal.model_dump_json().encode())
         return replace(finished_run(place, key), unchanged=False)
 
-    def fake_pretrain(place, rules, config, *, on_log):
+    def fake_pretrain(place, rules, config, start_from, *, on_log, on_picture):
+        on_picture(10, b"PNG")
         return run(place, pretrain_key(read_manifest(place, rules).fingerprint, config), "pretrain", "", on_log)
 
-    def fake_finetune(place, rules, config, base, *, on_log):
+    def fake_finetune(place, rules, config, base, *, on_log, on_picture):
         key = finetune_key(read_manifest(place, rules).fingerprint, config, base.key)
         return run(place, key, f"finetune {config.task}", base.key, on_log)
 

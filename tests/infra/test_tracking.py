@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,6 +68,14 @@ def test_metrics_form_curves_and_params_are_dotted_and_cut(client, training):
     assert run.data.params["inner.channels"] == "[16, 32]"
     assert run.data.params["preset"] == "tiny"
     assert len(run.data.params["note"]) == 6000
+
+
+def test_a_run_says_which_code_made_it(client, training):
+    root = Path(__file__).parents[2]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+    tags = client.get_run(training).data.tags
+    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
+    assert tags["meddiff.version"] == version("meddiff")
 
 
 def test_the_data_version_is_an_input_whose_digest_is_the_manifest_fingerprint(client, training):
