@@ -74,7 +74,7 @@ def train_job(job: Job, rank: Rank, device: torch.device, listener: Listener) ->
     if job.stage == "pretrain" and job.base and not checkpoints.steps():
         _go_on_from(job, training)
     if config.compile:
-        network.compile()
+        network.compile(dynamic=False)
 
     def show(step: int, average: nn.Module) -> None:
         examples = objective.examples()

@@ -1,13 +1,14 @@
 """Duplicates, measured: how many copies of a scan are found by what was done to them, and how many others are joined.
 
-Copies of all real scans and of phantoms are made as another data set would hold them and sought among all scans. What
+Copies of all real scans and of phantoms are made as another data set would hold them and sought among all scans; the
+kinds of copies are dealt out, so that each is made of a third of the scans. What
 is no copy is sought as well: other people, other visits, bodies alike. The scans are in two halves, a and b: the last
 rows choose the agreement that counts as one scan on one half and judge it on the other. A copy is found if the scan
 that it was made from is; agreement is the lowest of copies that became candidates, and the highest of others.
 """
 
 import multiprocessing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from benchmarks.duplicates_copies import COPIES, VISITS, Scan, copy_of
 from benchmarks.duplicates_scale import cost
@@ -27,6 +30,7 @@ from preprocessing.duplicates.signature import signature
 TITLE = "duplicates: pairs that are one scan and pairs that are not, and how many are joined, by half of the scans"
 MARGIN = 0.05  # of agreement, above all pairs of a half that are not one scan: what a choice on that half leaves
 NO_CANDIDATE = -1.0
+DEAL = 3  # a third of the kinds of copies for each scan, in turn
 Row = dict[str, Any]
 Stored = Mapping[str, tuple[NDArray[np.int16], str]]
 
@@ -46,7 +50,7 @@ def run(data: Path, quick: bool = False) -> list[Row]:
     """Recall by copy, joins by kind of others, thresholds judged on the half that did not choose them, and cost."""
     real = real_scans(data, ("chest-4mm", "spine") if quick else ("",))
     scans = real | phantoms((6,)) if quick else real | phantoms()
-    changes = [*COPIES, *VISITS][:2] if quick else [*COPIES, *VISITS]
+    changes = dealt_out(scans, [*COPIES, *VISITS][:2], 1) if quick else dealt_out(scans, [*COPIES, *VISITS], DEAL)
     stored = stored_scans(scans)
     compared = [*compare_scans(stored), *compare_copies(scans, stored, changes)]
     texts = [text for _, text in stored.values()]
@@ -64,7 +68,8 @@ def main() -> None:
 
 def stored_scans(scans: Mapping[str, Scan]) -> dict[str, tuple[NDArray[np.int16], str]]:
     """The level of every scan that its signature is taken from, and the signature."""
-    volumes = {name: coarse(*scan) for name, scan in scans.items()}
+    told = track(scans.items(), "scans", len(scans), console=Console(stderr=True))
+    volumes = {name: coarse(*scan) for name, scan in told}
     return {name: (volume, signature(volume)) for name, volume in volumes.items()}
 
 
@@ -81,23 +86,30 @@ def compare_scans(stored: Stored) -> list[Compared]:
     return rows
 
 
-def compare_copies(scans: Mapping[str, Scan], stored: Stored, changes: Collection[str]) -> list[Compared]:
+def dealt_out(scans: Collection[str], changes: Sequence[str], deal: int) -> dict[str, Sequence[str]]:
+    """Every `deal`-th of the changes for each scan, beginning with the next one each time."""
+    return {name: changes[n % deal :: deal] for n, name in enumerate(scans)}
+
+
+def compare_copies(scans: Mapping[str, Scan], stored: Stored, changes: Mapping[str, Collection[str]]) -> list[Compared]:
     """Copies and visits of every scan with all stored scans; on both cores. What is no candidate counts with its own
     scan only."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn, initializer=_keep, initargs=(stored, changes)) as pool:
-        return [row for rows in pool.map(_compare_copies_of, scans.items()) for row in rows]
+        compared = pool.map(_compare_copies_of, scans.items())
+        told = track(compared, "copies", len(scans), console=Console(stderr=True))
+        return [row for rows in told for row in rows]
 
 
 _kept: dict[str, Any] = {}
 
 
-def _keep(stored: Stored, changes: Collection[str]) -> None:
+def _keep(stored: Stored, changes: Mapping[str, Collection[str]]) -> None:
     _kept.update(stored=stored, changes=changes)
 
 
 def _compare_copies_of(item: tuple[str, Scan]) -> list[Compared]:
-    return copies_against(*item, _kept["stored"], _kept["changes"])
+    return copies_against(*item, _kept["stored"], _kept["changes"][item[0]])
 
 
 def copies_against(name: str, scan: Scan, stored: Stored, changes: Collection[str]) -> list[Compared]:

@@ -5,7 +5,7 @@ import torch
 from test_loop import make_network, make_objective
 from test_unet import inputs, randomised
 from torch import nn
-from training_worlds import SMALL
+from training_worlds import RECIPE, SMALL
 
 from training.checkpoint import Checkpoints
 from training.launch import pretrain
@@ -72,6 +72,13 @@ def test_a_compiled_network_gives_the_same(activations):
     answer, gradient = answer_and_gradients(network, "cuda")
     torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-4, rtol=1e-2)
+
+
+def test_a_compiled_training_loses_what_one_that_is_not_does(tiny_lake, config):
+    short = config.replace(train=config.train.replace(iterations=3, precision="fp32"))
+    plain = pretrain(tiny_lake, RECIPE, short)
+    compiled = pretrain(tiny_lake, RECIPE, short.replace(train=short.train.replace(compile=True)))
+    assert compiled.metrics["val/loss"] == pytest.approx(plain.metrics["val/loss"], rel=1e-2)
 
 
 def test_recomputing_takes_less_memory_than_keeping():
