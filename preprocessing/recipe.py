@@ -39,13 +39,13 @@ class Recipe(Config):
     """Spacing, pyramid, chunks, codec and rules of a stored case. `paper` is the default of every command."""
 
     name: str = Field("paper", description="the preset's name; shown to people")
-    version: int = Field(2, description="raised whenever the code would write other bytes for the same recipe")
+    version: int = Field(3, description="raised whenever the code would write other bytes for the same recipe")
     spacing_mm: float = Field(1.0, gt=0, description="isotropic spacing of level 0 in mm")
     levels: int = Field(3, ge=1, le=5, description="pyramid levels, each twice as coarse as the one before")
     thumbnail_size: int = Field(128, ge=8, description="edge in voxels of the per-region image-level cube")
     chunk: int = Field(64, ge=8, description="edge of an inner chunk in voxels")
     shard: int = Field(256, ge=8, description="edge of a shard in voxels, a multiple of chunk")
-    codec: Literal["lz4-bitshuffle", "zstd3-shuffle"] = "lz4-bitshuffle"
+    codec: Literal["lz4-shuffle", "zstd3-shuffle"] = "lz4-shuffle"
     body_threshold_hu: int = Field(-800, description="air is the outer component below it (SPEC §2.3)")
     segmenter: Segmenter | None = Field(
         None, description="names the organs of cases without full labels; none = no tool"

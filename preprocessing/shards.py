@@ -41,7 +41,7 @@ class Codec:
 
 
 CODECS = {
-    "lz4-bitshuffle": Codec("lz4", 5, "bitshuffle"),
+    "lz4-shuffle": Codec("lz4", 5, "shuffle"),
     "zstd3-shuffle": Codec("zstd", 3, "shuffle"),
 }
 

@@ -113,6 +113,8 @@ def _read_inside(
 
 
 def _padded(box: NDArray, before: NDArray[np.intp], name: str, shape_zyx: Triple) -> NDArray:
+    if box.shape == shape_zyx:
+        return box
     around = [(int(b), int(size - b - n)) for b, size, n in zip(before, shape_zyx, box.shape, strict=True)]
     return np.pad(box, around, constant_values=0 if name in LABELS else AIR_HU)
 

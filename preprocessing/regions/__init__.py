@@ -41,8 +41,11 @@ class Window:
 
     def normalise(self, hu: NDArray) -> NDArray[np.float32]:
         """HU to [-1, 1], clipped, float32."""
-        x = (np.asarray(hu, np.float32) - np.float32(self.low_hu)) * np.float32(2 / self.width_hu) - 1
-        return np.clip(x, -1, 1).astype(np.float32, copy=False)
+        x = np.array(hu, np.float32)  # one copy, then in place
+        x -= np.float32(self.low_hu)
+        x *= np.float32(2 / self.width_hu)
+        x -= 1
+        return np.clip(x, -1, 1, out=x)
 
     def to_hu(self, x: NDArray) -> NDArray[np.float32]:
         """[-1, 1] to HU, float32; the inverse of `normalise` inside the window."""

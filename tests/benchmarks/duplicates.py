@@ -1,10 +1,11 @@
 """Duplicates, measured: how many copies of a scan are found by what was done to them, and how many others are joined.
 
 Copies of all real scans and of phantoms are made as another data set would hold them and sought among all scans; the
-kinds of copies are dealt out, so that each is made of a third of the scans. What
-is no copy is sought as well: other people, other visits, bodies alike. The scans are in two halves, a and b: the last
-rows choose the agreement that counts as one scan on one half and judge it on the other. A copy is found if the scan
-that it was made from is; agreement is the lowest of copies that became candidates, and the highest of others.
+kinds of copies are dealt out, so that each is made of a third of the scans. What is no copy is sought as well: other
+people, other visits, bodies alike. Two visits of one person count neither way: a person is in one split in any case.
+The scans are in two halves, a and b: the last rows choose the agreement that counts as one scan on one half and judge
+it on the other. A copy is found if the scan that it was made from is; agreement is the lowest of copies that became
+candidates, and the highest of others.
 """
 
 import multiprocessing
@@ -122,7 +123,8 @@ def copies_against(name: str, scan: Scan, stored: Stored, changes: Collection[st
         for i, (other, (volume, _)) in enumerate(stored.items()):
             if other == name or (i, j) in found:
                 value = _agreement(volume, copy, found.get((i, j), ()))
-                same = what not in VISITS and same_scan(name, other)
+                same = same_scan(name, other)
+                same = None if same and what in VISITS else same
                 rows.append(Compared(what if name == other else "", name, other, same, value))
     return rows
 

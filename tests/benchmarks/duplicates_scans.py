@@ -85,8 +85,8 @@ def coarse(image: NDArray[np.int16], geometry: Geometry) -> NDArray[np.int16]:
 
 
 def same_scan(one: str, other: str) -> bool | None:
-    """Whether two of these scans are one; None of a body scanned twice without moving, of which either is true."""
-    if _person(one) == _person(other) != "" and "unmoved" in one + other and "again" not in one + other:
+    """Whether two of these scans are one; None of two visits of one person, who share a split in any case."""
+    if _person(one) == _person(other) != "":
         return True if one == other else None
     return one == other or tuple(sorted((one, other))) in ONE_SCAN
 
@@ -94,9 +94,8 @@ def same_scan(one: str, other: str) -> bool | None:
 def relation(one: str, other: str) -> str:
     """In what way two scans that are not one are alike."""
     if same_scan(one, other) is None:
-        return "one body unmoved, other texture and noise"
-    if _person(one) == _person(other) != "":
-        return "two visits"
+        unmoved = "unmoved" in one + other and "again" not in one + other
+        return "one body unmoved, other texture and noise" if unmoved else "two visits"
     for name in SCANNERS:
         if one.startswith(name) and other.startswith(name):
             return f"one scanner: {name}"

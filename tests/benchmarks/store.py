@@ -32,6 +32,7 @@ from preprocessing.shards import Codec
 TITLE = "store: one chest CT as int16 at 1 mm; crops in ms, requests and MB per largest crop from a bucket"
 CODECS = {
     **STORED,
+    "lz4-bitshuffle": Codec("lz4", 5, "bitshuffle"),
     "lz4hc9-bitshuffle": Codec("lz4hc", 9, "bitshuffle"),
     "zstd5-bitshuffle": Codec("zstd", 5, "bitshuffle"),
 }
@@ -55,9 +56,10 @@ class Format:
 
 DEFAULT = Format(paper().codec, paper().chunk, paper().shard)
 OTHERS = (
-    Format("lz4-bitshuffle", 32, 128),
-    Format("lz4-bitshuffle", 64, 128),
-    Format("lz4-bitshuffle", 128, 256),
+    Format("lz4-shuffle", 32, 128),
+    Format("lz4-shuffle", 64, 128),
+    Format("lz4-shuffle", 128, 256),
+    Format("lz4-bitshuffle", 64, 256),
     Format("lz4hc9-bitshuffle", 64, 256),
     Format("zstd3-shuffle", 64, 256),
     Format("zstd3-shuffle", 32, 128),

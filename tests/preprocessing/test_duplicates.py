@@ -203,4 +203,4 @@ def test_scans_of_one_person_are_in_one_half():
     assert half("abdomen-3mm") == half("abdomen-3mm-crop")
     assert half("lung-two-visits__3DCT_lung_baseline") == half("lung-two-visits__3DCT_lung_followup")
     assert half("phantom 3") == half("phantom 3 again")
-    assert (same_scan("phantom 3", "phantom 3 unmoved"), same_scan("phantom 3", "phantom 3 again")) == (None, False)
+    assert (same_scan("phantom 3", "phantom 3 unmoved"), same_scan("phantom 3", "phantom 3 again")) == (None, None)
