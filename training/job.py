@@ -1,6 +1,6 @@
 """Job: one run to train, as every rank is given it, and what a rank does with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -18,7 +18,7 @@ from training.data import CropSampler, region_volumes
 from training.diffusion import Schedule
 from training.distributed import Rank
 from training.loading import load_network
-from training.loop import Training, start, train
+from training.loop import OnLog, Training, start, train
 from training.networks import ControlledNetwork, DiffusionNetwork
 from training.objectives import NoiseObjective, lesion_control, low_resolution_control, superresolution_config
 from training.pictures import draw_examples, picture_of
@@ -26,7 +26,6 @@ from training.precision import place
 from training.runs import RunSeal, Stage, seal_key
 
 Network = TypeVar("Network", bound=nn.Module)
-OnLog = Callable[[int, Mapping[str, float]], None]
 OnPicture = Callable[[int, bytes], None]
 
 

@@ -15,7 +15,7 @@ from preprocessing.convert import convert_case
 from preprocessing.inputs import case_key, file_checksums, input_of
 from preprocessing.store import open_case
 
-GOLDEN = {2: "946f050556159255126782380c6d91b1"}  # recipe version: digest of the seal
+GOLDEN = {3: "da74f56efae44b2746320b4a7945fbd0"}  # recipe version: digest of the seal
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Launch: pre-train, do it again for nothing, fine-tune both tasks on it, load what came out."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from training_worlds import RECIPE, make_lake
+from training_worlds import RECIPE, copy_data, make_lake
 
 from infra.errors import UserError
-from infra.lake import open_lake
 from preprocessing.manifest import read_manifest
 from training.conditioning import Conditions, coordinates, stack_axes
 from training.config import FinetuneConfig
@@ -23,12 +21,6 @@ def inputs():
     x = torch.randn(1, 1, 8, 8, 8)
     axes = stack_axes([coordinates((0, 0, 0), (1, 1, 1), (8, 8, 8), (8, 8, 8))])
     return x, torch.tensor([500]), Conditions(torch.tensor([1]), torch.zeros(1, 8, 8, 8, dtype=torch.uint8), axes)
-
-
-def copy_data(lake, path):
-    """A lake with the same cases and no runs."""
-    shutil.copytree(lake.url, path / "lake", ignore=shutil.ignore_patterns("runs"))
-    return open_lake(str(path / "lake"))
 
 
 def finetuning(config, task, **changes):

@@ -60,4 +60,3 @@ def test_only_a_few_steps_are_made_ahead(tmp_path, workers, ahead):
         enough.wait(0.05)
     enough.wait(0.3)  # what would run away has the time to
     assert 3 + ahead <= len(list(tmp_path.iterdir())) <= 4 + ahead
-    steps.close() if hasattr(steps, "close") else None

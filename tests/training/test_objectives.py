@@ -12,6 +12,7 @@ from preprocessing.store import open_case
 from training.crops import LEVELS
 from training.data import CropSampler, region_volumes
 from training.diffusion import Schedule
+from training.distributed import Rank
 from training.objectives import (
     NoiseObjective,
     average_depth,
@@ -61,7 +62,7 @@ def test_a_batch_is_a_pure_function_of_seed_step_and_rank(tiny_lake, config):
     assert torch.equal(first.t_B, again.t_B)
     for other in (
         batch(4),
-        batch(3, rank=1, world=2),
+        batch(3, rank=Rank(1, 2)),
         make_objective(tiny_lake, config.train.replace(seed=1)).batch(3, 0),
     ):
         assert not torch.equal(first.noise_B1ZYX, other.noise_B1ZYX)

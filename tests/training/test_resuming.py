@@ -1,29 +1,22 @@
 """Whatever ends a training, the same command goes on and ends with the bits of a run that nothing ended."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from training_worlds import RECIPE, make_lake
+from training_worlds import RECIPE, copy_data, make_lake
 
 from infra.errors import UserError
-from infra.lake import open_lake
 from training.checkpoint import Checkpoints
 from training.launch import pretrain
 from training.loading import load_network
 
 HERE = Path(__file__).parent
-
-
-def copy_data(lake, path):
-    """A lake with the same cases and no runs."""
-    shutil.copytree(lake.url, path, ignore=shutil.ignore_patterns("runs"))
-    return open_lake(str(path))
 
 
 def in_a_process(lake, config, shoot_at=0, number=0):
@@ -50,7 +43,7 @@ def ended(tiny_lake, tmp_path_factory):
 
     def run(config, ranks):
         if ranks not in made:
-            lake = copy_data(tiny_lake, tmp_path_factory.mktemp("ended") / "lake")
+            lake = copy_data(tiny_lake, tmp_path_factory.mktemp("ended"))
             done = in_a_process(lake, config)
             assert done.returncode == 0, done.stderr
             made[ranks] = lake, the_run(lake)
@@ -63,7 +56,7 @@ def ended(tiny_lake, tmp_path_factory):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_training_goes_on(tiny_lake, tmp_path, config, ended, ranks, number):
     config = config.replace(train=config.train.replace(ranks=ranks))
-    lake = copy_data(tiny_lake, tmp_path / "lake")
+    lake = copy_data(tiny_lake, tmp_path)
     killed = in_a_process(lake, config, shoot_at=3, number=number)
     assert killed.returncode == -number or (ranks == 2 and killed.returncode), killed.stderr
     assert 2 <= max(Checkpoints(lake, the_run(lake), "").steps()) < 6
@@ -74,14 +67,14 @@ def test_a_killed_training_goes_on(tiny_lake, tmp_path, config, ended, ranks, nu
 
 
 def test_sigterm_keeps_the_step_that_it_fell_into(tiny_lake, tmp_path, config):
-    lake = copy_data(tiny_lake, tmp_path / "lake")
+    lake = copy_data(tiny_lake, tmp_path)
     late = config.replace(train=config.train.replace(checkpoint_every=100, log_every=1))
     assert in_a_process(lake, late, shoot_at=5, number=signal.SIGTERM).returncode == -signal.SIGTERM
     assert Checkpoints(lake, the_run(lake), "").steps() == [5]
 
 
 def test_the_way_of_reading_and_the_cadence_of_saving_are_no_other_run(tiny_lake, tmp_path, config):
-    lake = copy_data(tiny_lake, tmp_path / "lake")
+    lake = copy_data(tiny_lake, tmp_path)
     run = pretrain(lake, RECIPE, config)
     other = config.replace(train=config.train.replace(workers=2, checkpoint_every=1, keep_checkpoints=1))
     assert pretrain(lake, RECIPE, other).unchanged
@@ -114,7 +107,7 @@ def test_a_run_that_stopped_on_other_data_is_not_left_behind_silently(tmp_path, 
     assert len({begun, went_on.key, anew.key}) == 3
     assert [record["step"] for record in went_on.history] == [2, 3, 4, 6]
     assert not torch.equal(weights(lake, went_on.key), weights(lake, anew.key))
-    assert pretrain(lake, RECIPE, config) == anew.__class__(**{**anew.__dict__, "unchanged": True})
+    assert pretrain(lake, RECIPE, config) == replace(anew, unchanged=True)
 
 
 def test_steps_are_gone_on_from_only_where_they_fit(tmp_path, config):

@@ -1,5 +1,7 @@
 """Builds the tiny lake: real stored cases with made-up contents."""
 
+import shutil
+
 import numpy as np
 
 from infra.lake import open_lake
@@ -93,3 +95,9 @@ def make_lake(path, cases=10, lesion=lambda i: i % 2 == 0):
     lake = open_lake(str(path))
     commit(lake, RECIPE, {"test": [make_case(lake, f"case-{i}", i, lesion=lesion(i)) for i in range(cases)]})
     return lake
+
+
+def copy_data(lake, path):
+    """A lake in a folder with the same cases and no runs."""
+    shutil.copytree(lake.url, path / "lake", ignore=shutil.ignore_patterns("runs"))
+    return open_lake(str(path / "lake"))
