@@ -15,13 +15,10 @@ from infra.tracking import MODEL, DataVersion, tracked_run
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.config import FinetuneConfig, PretrainConfig
-from training.runs import SCRATCH, TrainedRun, finished_run, pretrain_key
+from training.runs import OnLog, OnPicture, TrainedRun, base_of, finished_run, pretrain_key
 
 logger = logging.getLogger(__name__)
 NEWEST = "newest"  # the alias of the checkpoint that was trained last
-
-OnLog = Callable[[int, Mapping[str, float]], None]
-OnPicture = Callable[[int, bytes], None]
 
 
 class PretrainParams(StageParams):
@@ -89,7 +86,7 @@ def pretrain_model(lake_url: str, recipe: Recipe, config: PretrainConfig, start_
     """The pre-trained model of the newest manifest; trained only if that run is not in the lake yet."""
     lake = open_lake(lake_url or load_settings().lake_url)
     manifest = read_manifest(lake, recipe)
-    base = "" if start_from == SCRATCH else start_from
+    base = base_of(start_from)
     key = pretrain_key(manifest.fingerprint, config, base)
     if done := finished_run(lake, key):
         logger.info("pretrain is unchanged: %s", key)

@@ -154,7 +154,7 @@ def tracked_run(experiment: str, name: str, *, params: Config | Mapping[str, Any
     A `fingerprint` becomes a tag, and a run of the same fingerprint that did not finish is continued, so that a resumed
     training has one curve. Errors of the block pass through; errors of MLflow do not arise.
     """
-    labels = {**(tags or {}), **_origin(), FINGERPRINT_TAG: fingerprint, "mlflow.parentRunId": parent_run_id}
+    labels = {**(tags or {}), FINGERPRINT_TAG: fingerprint, "mlflow.parentRunId": parent_run_id}
     run = TrackedRun(settings or load_settings(), experiment, name, {key: tag for key, tag in labels.items() if tag})
     run.log_params(params or {})
     if dataset:
@@ -196,7 +196,7 @@ def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str
 
 @cache
 def _origin() -> dict[str, str]:
-    """What made a run: this version of the package and, in a checkout, its commit."""
+    """What made a run: this version of the package and, in a checkout, its commit. Needs `_client` before it."""
     from mlflow.utils.git_utils import get_git_commit
 
     origin = {"mlflow.source.name": "meddiff", "mlflow.source.type": "LOCAL", "meddiff.version": version("meddiff")}
@@ -246,7 +246,7 @@ def _open_run(client: "MlflowClient", experiment_id: str, run: TrackedRun) -> st
     fingerprint = run.tags.get(FINGERPRINT_TAG, "")
     if fingerprint and (interrupted := _search(client, experiment_id, fingerprint, "!=")):
         return client.update_run(interrupted, status="RUNNING") or interrupted
-    return client.create_run(experiment_id, tags=run.tags, run_name=run.name).info.run_id
+    return client.create_run(experiment_id, tags={**run.tags, **_origin()}, run_name=run.name).info.run_id
 
 
 def _send_batch(client: "MlflowClient", run_id: str, *, params: Mapping[str, str] | None = None,

@@ -18,15 +18,14 @@ from training.data import CropSampler, region_volumes
 from training.diffusion import Schedule
 from training.distributed import Rank
 from training.loading import load_network
-from training.loop import OnLog, Training, start, train
+from training.loop import Training, start, train
 from training.networks import ControlledNetwork, DiffusionNetwork
 from training.objectives import NoiseObjective, lesion_control, low_resolution_control, superresolution_config
 from training.pictures import draw_examples, picture_of
 from training.precision import place
-from training.runs import RunSeal, Stage, seal_key
+from training.runs import OnLog, OnPicture, RunSeal, Stage, seal_key
 
 Network = TypeVar("Network", bound=nn.Module)
-OnPicture = Callable[[int, bytes], None]
 
 
 @dataclass(frozen=True)

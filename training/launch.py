@@ -10,17 +10,20 @@ from training.checkpoint import Checkpoints
 from training.config import FinetuneConfig, PretrainConfig
 from training.distributed import ALONE
 from training.elastic import train_on_ranks
-from training.job import Job, Listener, OnLog, OnPicture, train_job
+from training.job import Job, Listener, train_job
 from training.precision import default_device
 from training.runs import (
     SCRATCH,
+    OnLog,
+    OnPicture,
     RunStart,
     TrainedRun,
+    base_of,
     finetune_key,
     finished_run,
     note_start,
     pretrain_key,
-    stopped_on_other_data,
+    unfinished_on_other_data,
     what_matters,
 )
 
@@ -44,7 +47,7 @@ def pretrain(
             loss that is not finite, a lake that cannot be written.
     """
     manifest = read_manifest(lake, recipe)
-    base = "" if start_from == SCRATCH else start_from
+    base = base_of(start_from)
     key = pretrain_key(manifest.fingerprint, config, base)
     if done := finished_run(lake, key):
         return done
@@ -94,10 +97,10 @@ def _require_no_other(lake: Lake, key: str, manifest: Manifest, config: Pretrain
     """Refuses to begin a run anew while one of the same config stands unfinished on other data."""
     if Checkpoints(lake, key, "").steps():
         return
-    for other in stopped_on_other_data(lake, manifest.fingerprint, config):
-        step = Checkpoints(lake, other.key, "").steps()[-1]
-        raise UserError(
-            f"a run of this config stopped after step {step} of {config.train.iterations} on data version "
-            f"{other.manifest[:12]}, and the newest is {manifest.fingerprint[:12]}: start from {other.key} to go on "
-            f"from it with the new data, or from {SCRATCH!r} to begin anew"
-        )
+    for other in unfinished_on_other_data(lake, manifest.fingerprint, config):
+        if steps := Checkpoints(lake, other.key, "").steps():
+            raise UserError(
+                f"a run of this config stopped after step {steps[-1]} of {config.train.iterations} on data version "
+                f"{other.manifest[:12]}, and the newest is {manifest.fingerprint[:12]}: start from {other.key} to go "
+                f"on from it with the new data, or from {SCRATCH!r} to begin anew"
+            )

@@ -9,7 +9,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -26,10 +26,10 @@ from training.distributed import ALONE, Rank
 from training.loader import made_ahead
 from training.objectives import Objective, mean_by_group
 from training.precision import autocast
+from training.runs import OnLog
 from training.stopping import sigterm_noticed
 
 logger = logging.getLogger(__name__)
-OnLog = Callable[[int, Mapping[str, float]], None]
 OnShow = Callable[[int, nn.Module], None]
 
 

@@ -35,7 +35,7 @@ def draw_examples(
             return network(x_BZYX[:, None], t_B, there.conditions, there.control_BCZYX)[:, 0]
 
     start = uniform_timesteps(schedule.timesteps - 1, STEPS)
-    return ddim(predict, there.noise_B1ZYX[:, 0], start, schedule).clamp(-1, 1).cpu()
+    return ddim(predict, there.noise_B1ZYX[:, 0], start, schedule).cpu()
 
 
 def picture_of(batch: Batch, drawn_BZYX: Tensor) -> bytes:
@@ -47,7 +47,7 @@ def picture_of(batch: Batch, drawn_BZYX: Tensor) -> bytes:
         write.text((column * (TILE + GAP) + GAP, 2), title, "white")
     for row, (real, drawn) in enumerate(zip(batch.x0_B1ZYX[:, 0], drawn_BZYX, strict=True)):
         top = BAR + row * (TILE + BAR + GAP)
-        anatomy = batch.conditions.anatomy_BZYX[row].numpy().astype(np.uint8)
+        anatomy = batch.conditions.anatomy_BZYX[row].numpy()
         for column, volume in enumerate((real, drawn, real, drawn)):
             sheet.paste(_tile(volume.numpy(), anatomy, axis=column // 2), (column * (TILE + GAP), top))
         region, level = batch.groups[row]

@@ -6,6 +6,7 @@ unfinished.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +23,10 @@ VERSION = 3  # raised whenever the code would train other weights from the same 
 Stage = Literal["pretrain", "finetune"]
 SCRATCH = "scratch"  # says of a new run that no other is to be gone on from
 SealModel = TypeVar("SealModel", bound=Config)
+OnLog = Callable[[int, Mapping[str, float]], None]
+"""Called with a step and its numbers."""
+OnPicture = Callable[[int, bytes], None]
+"""Called with a step and a picture of it, PNG."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,11 @@ def pretrain_key(manifest_fingerprint: str, config: PretrainConfig, base_key: st
     return f"runs/pretrain/{_fingerprint('pretrain', manifest_fingerprint, config, base_key)}"
 
 
+def base_of(start_from: str) -> str:
+    """The key of the run that a pre-training goes on from; "" where it begins anew."""
+    return "" if start_from == SCRATCH else start_from
+
+
 def finetune_key(manifest_fingerprint: str, config: FinetuneConfig, base_key: str) -> str:
     """Where the fine-tuning run of this data, config and base run lies."""
     return f"runs/finetune/{_fingerprint('finetune', manifest_fingerprint, config, base_key)}"
@@ -97,12 +107,12 @@ def note_start(lake: Lake, start: RunStart) -> None:
         lake.write(start_key(start.key), start.model_dump_json(indent=1).encode())
 
 
-def stopped_on_other_data(lake: Lake, manifest_fingerprint: str, config: PretrainConfig) -> list[RunStart]:
-    """Unfinished pre-training runs of this config with a checkpoint, begun on another version of the data."""
-    keys = lake.list("runs/pretrain")
-    with_checkpoint = {key.rpartition("/step-")[0] for key in keys if key.endswith(".json") and "/step-" in key}
-    unfinished = with_checkpoint - {key.removesuffix("/seal.json") for key in keys}
-    starts = [RunStart.model_validate_json(lake.read(key)) for key in map(start_key, sorted(unfinished)) if key in keys]
+def unfinished_on_other_data(lake: Lake, manifest_fingerprint: str, config: PretrainConfig) -> list[RunStart]:
+    """Unfinished pre-training runs of this config that were begun on another version of the data."""
+    keys = set(lake.list("runs/pretrain"))
+    noted = sorted(key.removesuffix(start_key("")) for key in keys if key.endswith(start_key("")))
+    unfinished = [run for run in noted if seal_key(run) not in keys]
+    starts = [RunStart.model_validate_json(lake.read(start_key(run))) for run in unfinished]
     wanted = what_matters(config)
     return [start for start in starts if start.config == wanted and start.manifest != manifest_fingerprint]
 

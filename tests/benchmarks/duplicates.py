@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 from benchmarks.duplicates_copies import COPIES, VISITS, Scan, copy_of
 from benchmarks.duplicates_scale import cost
 from benchmarks.duplicates_scans import coarse, half, phantoms, real_scans, relation, same_scan
+from flows import terminal
 from preprocessing.duplicates.candidates import Arrangement, candidate_pairs
 from preprocessing.duplicates.same_scan import SAME_AGREEMENT, agreement
 from preprocessing.duplicates.signature import signature
@@ -69,7 +69,7 @@ def main() -> None:
 
 def stored_scans(scans: Mapping[str, Scan]) -> dict[str, tuple[NDArray[np.int16], str]]:
     """The level of every scan that its signature is taken from, and the signature."""
-    told = track(scans.items(), "scans", len(scans), console=Console(stderr=True))
+    told = track(scans.items(), "scans", len(scans), console=terminal.err())
     volumes = {name: coarse(*scan) for name, scan in told}
     return {name: (volume, signature(volume)) for name, volume in volumes.items()}
 
@@ -98,7 +98,7 @@ def compare_copies(scans: Mapping[str, Scan], stored: Stored, changes: Mapping[s
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn, initializer=_keep, initargs=(stored, changes)) as pool:
         compared = pool.map(_compare_copies_of, scans.items())
-        told = track(compared, "copies", len(scans), console=Console(stderr=True))
+        told = track(compared, "copies", len(scans), console=terminal.err())
         return [row for rows in told for row in rows]
 
 

@@ -45,7 +45,7 @@ def test_two_ranks_learn_what_one_process_learns_from_the_samples_of_both(tiny_l
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
 
 
-def test_a_refusal_in_a_rank_is_told_as_it_is(tmp_path, tiny_lake, config):
+def test_a_refusal_in_a_rank_is_told_as_it_is(tiny_lake, config):
     wrong = config.replace(train=config.train.replace(ranks=2, regions=("head_neck",)))
     with pytest.raises(UserError, match="has no case of region head_neck"):
         pretrain(tiny_lake, RECIPE, wrong)

@@ -1,8 +1,6 @@
 """What tests run in a process of its own, to be killed: the training of `conftest`'s config on a lake."""
 
-import json
 import os
-import signal
 import sys
 
 from training_worlds import RECIPE
@@ -22,10 +20,9 @@ def main() -> None:
             os.kill(os.getpid(), int(number))
 
     try:
-        run = pretrain(open_lake(url), RECIPE, PretrainConfig.model_validate(json.loads(config)), on_log=shoot)
+        pretrain(open_lake(url), RECIPE, PretrainConfig.model_validate_json(config), on_log=shoot)
     except UserError as error:
         sys.exit(f"refused: {error}")
-    print(run.key, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 
 
 if __name__ == "__main__":
