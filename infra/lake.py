@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
+from infra.byte_range import ByteRange
 from infra.errors import UserError
 from infra.local_files import LocalFiles
 from infra.s3_objects import S3Objects, s3_errors
@@ -77,6 +78,14 @@ class Lake:
             FileNotFoundError: no such object.
         """
         return self._files.read(key)
+
+    def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """The bytes of each range, short where the object ends before; FileNotFoundError where there is none."""
+        return self._files.read_ranges(ranges) if ranges else []
+
+    def read_tail(self, key: str, size: int) -> bytes:
+        """The last `size` bytes of the object, all of it where it is shorter."""
+        return self._files.read_tail(key, size)
 
     def open(self, key: str) -> BinaryIO:
         """The object as a stream; FileNotFoundError where there is none."""

@@ -1,11 +1,14 @@
 """Files under a root folder: atomic writes by rename, exclusive ones by hard link."""
 
+import itertools
 import os
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from infra.byte_range import ByteRange
 
 PARTIAL = ".partial"
 
@@ -31,6 +34,23 @@ class LocalFiles:
     def read(self, key: str) -> bytes:
         """The file's bytes."""
         return self.path(key).read_bytes()
+
+    def read_ranges(self, ranges: Sequence[ByteRange]) -> list[bytes]:
+        """The bytes of every range, a file opened once for those that follow each other."""
+        parts = []
+        for key, group in itertools.groupby(ranges, lambda r: r.key):
+            descriptor = os.open(self.path(key), os.O_RDONLY)
+            try:
+                parts += [os.pread(descriptor, r.stop - r.start, r.start) for r in group]
+            finally:
+                os.close(descriptor)
+        return parts
+
+    def read_tail(self, key: str, size: int) -> bytes:
+        """The last bytes of the file, all of it where it is shorter."""
+        with self.open(key) as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - size))
+            return stream.read()
 
     def open(self, key: str) -> BinaryIO:
         """The file as a stream."""

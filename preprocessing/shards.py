@@ -1,4 +1,4 @@
-"""Shards: the bytes of a shard, and a fast reader of them for lakes in a folder.
+"""Shards: the bytes of a shard, and a fast reader of them.
 
 One form only: Zarr v3, `sharding_indexed` with the index and its crc32c at the end, Blosc inside. Writing takes half
 the time of zarr-python's and one thread, so equal voxels give equal bytes. The reader reads a shard's index once and
@@ -8,10 +8,8 @@ short or has a broken index is an error, never air.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,9 +17,13 @@ from google_crc32c import value as crc32c
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from infra.byte_range import ByteRange
+from infra.lake import Lake
+
 Shape = tuple[int, ...]
 CRC_BYTES = 4
 MISSING = 2**64 - 1
+CHUNKS_AT_ONCE = 64  # fetched together: what a 128³ patch touches of chunks of 64³, twice over
 
 blosc.use_threads = False  # several threads finish blocks in any order: other bytes each time
 
@@ -76,19 +78,19 @@ def _whole_chunk(piece: NDArray, chunk: Shape, fill: int) -> NDArray:
 
 
 class ShardedArray:
-    """One array of a stored case in a folder; opened once, read often, safe in threads."""
+    """One array of a stored case in a lake; opened once, read often, safe in threads."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        document = json.loads((folder / "zarr.json").read_bytes())
+    def __init__(self, lake: Lake, key: str) -> None:
+        self.lake, self.key = lake, key
+        document = json.loads(lake.read(f"{key}/zarr.json"))
         sharding = document["codecs"][0]["configuration"]
-        self.shape: tuple[int, ...] = tuple(document["shape"])
+        self.shape: Shape = tuple(document["shape"])
         self.dtype = np.dtype(document["data_type"]).newbyteorder("<")
         self.fill = document["fill_value"]
         self.shard = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
         self.chunk = tuple(sharding["chunk_shape"])
         self._grid = tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
-        self._indexes: dict[tuple[int, ...], NDArray[np.uint64]] = {}
+        self._indexes: dict[str, NDArray[np.uint64]] = {}
 
     def read(self, start: Shape, stop: Shape) -> NDArray:
         """The voxels [start, stop), which must lie inside the array.
@@ -98,43 +100,45 @@ class ShardedArray:
             ValueError, RuntimeError: a shard is damaged.
         """
         out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self.dtype)
-        by_shard: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for chunk in product(*(range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunk, strict=True))):
-            by_shard.setdefault(tuple(i // n for i, n in zip(chunk, self._grid, strict=True)), []).append(chunk)
-        for shard, chunks in by_shard.items():
-            self._read_shard(shard, chunks, start, out)
+        chunks = sorted(
+            (self._shard_of(chunk), chunk)
+            for chunk in product(*(range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunk, strict=True)))
+        )
+        for first in range(0, len(chunks), CHUNKS_AT_ONCE):
+            some = chunks[first : first + CHUNKS_AT_ONCE]
+            places = [self._index(shard)[tuple(i % n for i, n in zip(c, self._grid, strict=True))] for shard, c in some]
+            there = [p[0] != MISSING for p in places]
+            ranges = [
+                ByteRange(shard, int(offset), int(offset) + int(length))
+                for (shard, _), (offset, length), is_there in zip(some, places, there, strict=True)
+                if is_there
+            ]
+            parts = iter(self.lake.read_ranges(ranges))
+            for (_, chunk), is_there in zip(some, there, strict=True):
+                self._place(next(parts) if is_there else None, chunk, start, out)
         return out
 
-    def _read_shard(self, shard: tuple[int, ...], chunks: list, start: tuple[int, ...], out: NDArray) -> None:
-        descriptor = os.open(self.folder.joinpath("c", *map(str, shard)), os.O_RDONLY)
-        try:
-            index = self._index(shard, descriptor)
-            for chunk in chunks:
-                self._read_chunk(descriptor, index[tuple(i % n for i, n in zip(chunk, self._grid, strict=True))],
-                                 chunk, start, out)  # fmt: skip
-        finally:
-            os.close(descriptor)
+    def _shard_of(self, chunk: Shape) -> str:
+        place = (str(i // n) for i, n in zip(chunk, self._grid, strict=True))
+        return "/".join((self.key, "c", *place))
 
-    def _index(self, shard: tuple[int, ...], descriptor: int) -> NDArray[np.uint64]:
+    def _index(self, shard: str) -> NDArray[np.uint64]:
         if shard not in self._indexes:
-            start = max(0, os.fstat(descriptor).st_size - index_bytes(self._grid))
-            data = os.pread(descriptor, index_bytes(self._grid), start)
-            self._indexes[shard] = read_index(data, self._grid)
+            self._indexes[shard] = read_index(self.lake.read_tail(shard, index_bytes(self._grid)), self._grid)
         return self._indexes[shard]
 
-    def _read_chunk(
-        self, descriptor: int, place: NDArray[np.uint64], chunk: tuple[int, ...], start: tuple[int, ...], out: NDArray
-    ) -> None:
+    def _place(self, data: bytes | None, chunk: Shape, start: Shape, out: NDArray) -> None:
+        """Decodes what a box sees of a chunk into it; a chunk that was left out is fill."""
         source, target = [], []
         for i, size, first, length in zip(chunk, self.chunk, start, out.shape, strict=True):
             low, high = max(i * size, first), min((i + 1) * size, first + length)
             source.append(slice(low - i * size, high - i * size))
             target.append(slice(low - first, high - first))
-        if int(place[0]) == MISSING:
+        if data is None:
             out[tuple(target)] = self.fill
             return
-        data = blosc.decompress(os.pread(descriptor, int(place[1]), int(place[0])))
-        out[tuple(target)] = np.frombuffer(data, self.dtype).reshape(self.chunk)[tuple(source)]
+        voxels = np.frombuffer(blosc.decompress(data), self.dtype).reshape(self.chunk)
+        out[tuple(target)] = voxels[tuple(source)]
 
 
 def index_bytes(grid: tuple[int, ...]) -> int:

@@ -1,8 +1,7 @@
 """The store: one sealed OME-Zarr group per case, written once, read in boxes.
 
 Order of writing: shards, then metadata, then the seal. Nothing is ever deleted or truncated: a second writer of the
-same case puts equal bytes. A case without its seal does not exist for `open_case`. A folder is read by our own
-shard reader, a bucket by zarr-python.
+same case puts equal bytes. A case without its seal does not exist for `open_case`.
 """
 
 import json
@@ -15,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import Field
 from zarr.codecs import BloscCodec
-from zarr.storage import MemoryStore, StorePath
+from zarr.storage import MemoryStore
 
 from infra.config import Config
 from infra.lake import Lake
@@ -91,7 +90,7 @@ class StoredCase:
     def __init__(self, lake: Lake, key: str) -> None:
         self.lake = lake
         self.key = key
-        self._open: dict[str, ShardedArray | zarr.Array] = {}
+        self._open: dict[str, ShardedArray] = {}
 
     def __reduce__(self) -> tuple:
         return StoredCase, (self.lake, self.key)
@@ -155,30 +154,18 @@ class StoredCase:
     def _read_box(self, path: str, low: list[int], high: list[int]) -> NDArray:
         array = self._array(path)
         try:
-            return _read_box(array, low, high)
+            return array.read(tuple(low), tuple(high))
         except (FileNotFoundError, ValueError, RuntimeError) as error:
             where = self.lake.url_of(f"{self.key}/{path}")
             raise CaseError(f"{where} is damaged ({error}); `meddiff cases --verify` finds all that is") from error
 
-    def _array(self, path: str) -> ShardedArray | zarr.Array:
+    def _array(self, path: str) -> ShardedArray:
         if path not in self._open:
             try:
-                self._open[path] = self._open_array(path)
+                self._open[path] = ShardedArray(self.lake, f"{self.key}/{path}")
             except FileNotFoundError:
                 raise CaseError(f"{self.lake.url_of(self.key)} holds no {path}") from None
         return self._open[path]
-
-    def _open_array(self, path: str) -> ShardedArray | zarr.Array:
-        folder = self.lake.local_path(f"{self.key}/{path}")
-        if folder is not None:
-            return ShardedArray(folder)
-        return zarr.open_array(StorePath(self.lake.store(self.key), path), mode="r")
-
-
-def _read_box(array: ShardedArray | zarr.Array, low: list[int], high: list[int]) -> NDArray:
-    if isinstance(array, ShardedArray):
-        return array.read(tuple(low), tuple(high))
-    return np.asarray(array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
 
 
 def _arrays(pyramid: Pyramid) -> list[tuple[str, NDArray]]:

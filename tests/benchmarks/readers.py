@@ -60,7 +60,7 @@ def write_by_tensorstore(folder: Path, image: NDArray, codec: Codec) -> None:
 
 def by_us(folder: Path) -> Read:
     """Our own reader of shards."""
-    array = ShardedArray(folder)
+    array = ShardedArray(Lake(str(folder)), ".")
     return lambda box: array.read(*box)
 
 
@@ -82,7 +82,13 @@ def by_blosc2(path: Path) -> Read:
 
 
 def by_lake(address: str, key: str) -> Read:
-    """zarr-python and s3fs, as our lake reads a bucket."""
+    """Our own reader of shards and s3fs."""
+    array = ShardedArray(Lake(f"s3://{BUCKET}", endpoint=address, region=REGION), key)
+    return lambda box: array.read(*box)
+
+
+def by_zarr_s3(address: str, key: str) -> Read:
+    """zarr-python and s3fs."""
     store = Lake(f"s3://{BUCKET}", endpoint=address, region=REGION).store(key)
     array = zarr.open_array(StorePath(store), mode="r")
     return lambda box: np.asarray(array[_slices(box)])

@@ -38,7 +38,7 @@ CODECS = {
 }
 WRITERS = {"zarr": readers.write_by_zarr, "tensorstore": readers.write_by_tensorstore, "ours": readers.write_by_us}
 LOCAL = {"ours": readers.by_us, "zarr": readers.by_zarr, "tensorstore": readers.by_tensorstore}
-REMOTE = {"zarr": readers.by_lake, "tensorstore": readers.by_tensorstore_s3}
+REMOTE = {"ours": readers.by_lake, "zarr": readers.by_zarr_s3, "tensorstore": readers.by_tensorstore_s3}
 WORKER = {"async.concurrency": 4, "threading.max_workers": 1}  # what a worker of ours is given
 
 
