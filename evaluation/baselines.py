@@ -60,11 +60,6 @@ def choose(candidates: Sequence[float], score: Callable[[float], float]) -> floa
     return max(candidates, key=score)
 
 
-def estimate_sigma(x: NDArray) -> float:
-    """The noise level from the finest wavelet coefficients: median |HHH|/0.6745 (Donoho and Johnstone 1994)."""
-    return float(restoration.estimate_sigma(np.asarray(x, np.float32), average_sigmas=True))
-
-
 def upsample_depth(y_KYX: NDArray, factor: int, order: int) -> NDArray[np.float32]:
     """`factor` times as many slices: linear (order 1) or cubic B-spline (order 3) between the block centres.
 

@@ -13,7 +13,7 @@ from infra.fingerprint import fingerprint
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 
-MEASUREMENT_VERSION = 2  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 3  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (

@@ -194,6 +194,17 @@ def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str
     return None
 
 
+def registered_url(name: str, *, alias: str = "", number: str = "", settings: Settings | None = None) -> str:
+    """Where a registered model's checkpoint lies, by alias or version; "" if there is none or no server answers."""
+    with _asking(settings, f"where {name} lies") as client:
+        from mlflow import MlflowException
+
+        with suppress(MlflowException):
+            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+            return str(found.tags.get("url", ""))
+    return ""
+
+
 @cache
 def _origin() -> dict[str, str]:
     """What made a run: this version of the package and, in a checkout, its commit. Needs `_client` before it."""

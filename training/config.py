@@ -24,7 +24,9 @@ class ModelConfig(Config):
     anatomy_encoding: Literal["embed", "onehot", "binary"] = "embed"
     anatomy_channels: int = Field(16, description="width of the embedded anatomy")
     position: Literal["embedding", "coordinates", "none"] = "embedding"
-    position_frequencies: int = Field(6, description="L of the NeRF encoding: 6L + 3 channels")
+    position_frequencies: int = Field(
+        6, ge=1, description="L of the NeRF encoding, 6L + 3 channels; at most log2(patch) − 1, or the last ones alias"
+    )
     timesteps: int = 1000
 
 
@@ -94,6 +96,7 @@ def tiny() -> PretrainConfig:
         norm_groups=8,
         head_channels=16,
         anatomy_channels=8,
+        position_frequencies=4,
     )
     train = TrainConfig(
         iterations=80,

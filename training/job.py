@@ -1,6 +1,6 @@
 """Job: one run to train, as every rank is given it, and what a rank does with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,7 +14,7 @@ from preprocessing.manifest import Manifest
 from preprocessing.store import open_case
 from training.checkpoint import Checkpoints
 from training.config import FinetuneConfig, ModelConfig, PretrainConfig, TrainConfig
-from training.data import CropSampler, region_volumes
+from training.data import CropSampler, RegionVolume, region_volumes
 from training.diffusion import Schedule
 from training.distributed import Rank
 from training.loading import load_network
@@ -24,6 +24,7 @@ from training.objectives import NoiseObjective, lesion_control, low_resolution_c
 from training.pictures import draw_examples, picture_of
 from training.precision import place
 from training.runs import OnLog, OnPicture, RunSeal, Stage, seal_key
+from training.seen import what_was_seen
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -83,7 +84,8 @@ def train_job(job: Job, rank: Rank, device: torch.device, listener: Listener) ->
 
     train(training, objective, objective.config, checkpoints, device, rank, listener.on_log, show)
     if rank.is_first:
-        job.lake.write(seal_key(job.key), _seal(job, network.config, training, checkpoints).encode())
+        seal = _seal(job, network.config, training, checkpoints, objective.train.volumes)
+        job.lake.write(seal_key(job.key), seal.model_dump_json(indent=1).encode())
 
 
 def _go_on_from(job: Job, training: Training) -> None:
@@ -131,9 +133,11 @@ def _task(config: PretrainConfig | FinetuneConfig) -> tuple[TrainConfig, Callabl
     return superresolution_config(config.train), low_resolution_control(config.factor), None
 
 
-def _seal(job: Job, model: ModelConfig, training: Training, checkpoints: Checkpoints) -> str:
+def _seal(
+    job: Job, model: ModelConfig, training: Training, checkpoints: Checkpoints, volumes: Sequence[RegionVolume]
+) -> RunSeal:
     checkpoint, sha256 = checkpoints.written(training.step)
-    seal = RunSeal(
+    return RunSeal(
         stage=job.stage,
         run=_name(job.key),
         manifest=job.manifest.fingerprint,
@@ -145,8 +149,9 @@ def _seal(job: Job, model: ModelConfig, training: Training, checkpoints: Checkpo
         sha256=sha256,
         metrics={name: value for name, value in training.history[-1].items() if name != "step"},
         history=tuple(training.history),
+        recipe=open_case(job.lake, volumes[0].key).record.recipe,
+        seen=what_was_seen(volumes, partial(open_case, job.lake)),
     )
-    return seal.model_dump_json(indent=1)
 
 
 def _initialised(make: Callable[[], Network], seed: int) -> Network:

@@ -16,6 +16,8 @@ from infra.config import Config
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
+from preprocessing.case import RegionName
+from preprocessing.geometry import Triple
 from training.config import WITHOUT_EFFECT, FinetuneConfig, ModelConfig, PretrainConfig
 
 FORMAT = 1
@@ -44,6 +46,15 @@ class TrainedRun:
     unchanged: bool = False
 
 
+class SeenRegion(Config):
+    """What the training cases of one region were like; lengths in mm, z, y, x."""
+
+    cases: int
+    smallest_mm: Triple
+    largest_mm: Triple
+    thickest_slices_mm: float
+
+
 class RunSeal(Config):
     """`seal.json`: what a finished run is and which checkpoint holds its weights."""
 
@@ -59,6 +70,8 @@ class RunSeal(Config):
     sha256: str
     metrics: dict[str, float]
     history: tuple[dict[str, float], ...]
+    recipe: dict[str, Any] = Field(default_factory=dict, description="of the data, in full")
+    seen: dict[RegionName, SeenRegion] = Field(default_factory=dict, description="what the training cases were like")
 
 
 class RunStart(Config):

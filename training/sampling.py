@@ -29,7 +29,8 @@ class Scene:
     """What is known of one field: its region, its anatomy map, where it lies on the region's canvas, its control.
 
     `region` is an index into REGIONS or NULL_REGION. `start_zyx` is where the field begins on the (padded) canvas of
-    `canvas_zyx` level-0 voxels, `step_zyx` how many of those a voxel of the field spans.
+    `canvas_zyx` level-0 voxels, `step_zyx` how many of those a voxel of the field spans. The network is not asked about
+    windows without any `body_ZYX` (boolean): there x_0 is `outside_ZYX`. Both are given or none.
     """
 
     region: int
@@ -38,6 +39,8 @@ class Scene:
     step_zyx: Triple
     canvas_zyx: tuple[int, int, int]
     control_CZYX: Tensor | None = None
+    body_ZYX: Tensor | None = None
+    outside_ZYX: Tensor | None = None
 
 
 def unknown_anatomy(shape_zyx: Sequence[int]) -> Tensor:
@@ -90,10 +93,12 @@ class NoisePredictor:
 
     `evaluations` counts batched network calls (two per batch where guidance is not 1). `precision` "bf16" runs the
     network under autocast where the device is fast at it; merging is always float32. With guidance g,
-    ε̂ = ε_null + g·(ε − ε_null), null being region null and anatomy unknown.
+    ε̂ = ε_null + g·(ε − ε_null), null being region null and anatomy unknown. A window without body contributes the noise
+    that belongs to its known x_0 under the `schedule`.
 
     Raises:
-        ValueError: there are no scenes, they differ in shape, or they are smaller than the patch.
+        ValueError: there are no scenes, they differ in shape, or they are smaller than the patch; or a body is given
+            and no schedule.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class NoisePredictor:
         precision: Precision = "fp32",
         device: torch.device | str = "cpu",
         on_evaluation: Callable[[], None] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         shapes = {tuple(scene.anatomy_ZYX.shape) for scene in scenes}
         if len(shapes) != 1:
@@ -117,7 +123,17 @@ class NoisePredictor:
         self.max_batch, self.guidance, self.precision = max_batch, guidance, precision
         self.device, self.on_evaluation = torch.device(device), on_evaluation
         self.evaluations = 0
-        self._windows = list(_windows(len(scenes), self.shape_zyx, patch, overlap))
+        self._schedule = schedule
+        every = list(_windows(len(scenes), self.shape_zyx, patch, overlap))
+        self._windows = [window for window in every if _holds_body(scenes[window.field], window)]
+        self._outside = [window for window in every if not _holds_body(scenes[window.field], window)]
+        if self._outside and (schedule is None or any(scene.outside_ZYX is None for scene in scenes)):
+            raise ValueError("windows without body need the schedule and x_0 outside the body, to know their noise")
+
+    @property
+    def evaluations_per_call(self) -> int:
+        """How many batched network calls one noise estimate takes."""
+        return -(-len(self._windows) // self.max_batch) * (1 if self.guidance == 1 else 2)
 
     @torch.no_grad()
     def __call__(self, x_BZYX: Tensor, t: Time) -> Tensor:
@@ -130,7 +146,17 @@ class NoisePredictor:
             for window, eps_ZYX in zip(windows, self._evaluate(x_BZYX, t_B, windows), strict=True):
                 merged = window.weight_ZYX(x_BZYX.device) * eps_ZYX.to(x_BZYX.device)
                 eps_BZYX[window.field][window.place] += merged
+        for window in self._outside:
+            x_ZYX, t = x_BZYX[window.field][window.place], t_B[window.field]
+            eps_BZYX[window.field][window.place] += window.weight_ZYX(x_BZYX.device) * self._known(window, x_ZYX, t)
         return eps_BZYX
+
+    def _known(self, window: _Window, x_ZYX: Tensor, t: Tensor) -> Tensor:
+        """The noise in a window whose x_0 is known."""
+        outside_ZYX = self.scenes[window.field].outside_ZYX
+        assert self._schedule is not None
+        assert outside_ZYX is not None
+        return self._schedule.predict_eps(x_ZYX, outside_ZYX[window.place].to(x_ZYX.device), t)
 
     def _evaluate(self, x_BZYX: Tensor, t_B: Tensor, windows: Sequence[_Window]) -> Tensor:
         x_W1ZYX = torch.stack([x_BZYX[w.field][w.place] for w in windows])[:, None].float().to(self.device)
@@ -184,6 +210,10 @@ def _windows(fields: int, shape_zyx: Sequence[int], patch: int, overlap: float) 
         for (z, weight_Z), (y, weight_Y), (x, weight_X) in itertools.product(*axes):
             place = (slice(z, z + patch), slice(y, y + patch), slice(x, x + patch))
             yield _Window(field, place, (weight_Z, weight_Y, weight_X))
+
+
+def _holds_body(scene: Scene, window: _Window) -> bool:
+    return scene.body_ZYX is None or bool(scene.body_ZYX[window.place].any())
 
 
 def _batches(windows: Sequence[_Window], size: int) -> Iterator[Sequence[_Window]]:

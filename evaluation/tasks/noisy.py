@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.baselines import estimate_sigma
 from evaluation.config import DenoisingConfig
 from evaluation.tasks.context import TaskContext
 from evaluation.tasks.crop import Crop
+from training.noise_level import estimate_sigma
 
 NOISE_FREE = "noise_free"
 
@@ -61,7 +61,7 @@ def _sample(context: TaskContext, crop: Crop, setting: Setting) -> NoisySample:
     if setting.companion:
         noisy = crop.normalised(setting.companion)
         mask &= np.abs(noisy) < 1
-        sigma = max(estimate_sigma(noisy), 1e-3)
+        sigma = max(np.nan_to_num(estimate_sigma(noisy, mask)), 1e-3)
     else:
         subject = crop.subject
         z = context.noise(stored.shape, "denoising", setting.name, subject.source, subject.case, subject.region)

@@ -10,7 +10,6 @@ from evaluation.baselines import (
     CANDIDATES,
     choose,
     class_means,
-    estimate_sigma,
     organ_deviation,
     organ_noise,
     paint,
@@ -29,10 +28,6 @@ NOISY = CLEAN + 0.15 * RNG.standard_normal(CLEAN.shape).astype(np.float32)
 def test_a_smoother_with_its_best_parameter_removes_noise(method):
     errors = [np.mean((smooth(method, NOISY, 0.15, p, 2) - CLEAN) ** 2) for p in CANDIDATES[method]]
     assert min(errors) < 0.5 * np.mean((NOISY - CLEAN) ** 2)
-
-
-def test_the_noise_level_is_found_on_a_piecewise_constant_image():
-    assert estimate_sigma(NOISY) == pytest.approx(0.15, rel=0.1)
 
 
 def test_the_highest_score_is_chosen():

@@ -119,6 +119,7 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, sentence, capsys
 def test_every_verb_explains_itself(capsys):
     verbs = [command.callback.__name__ for command in cli.app.registered_commands]
     assert {
+        "denoise",
         "run",
         "ingest",
         "cases",

@@ -1,0 +1,234 @@
+"""One's own CT goes in, and comes back in its own grid with nothing changed that was not meant to be."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from training_worlds import volume
+
+from infra.errors import UserError
+from infra.lake import open_lake
+from infra.settings import Settings
+from preprocessing.geometry import Geometry
+from preprocessing.recipe import Recipe
+from preprocessing.regions import WINDOWS, RegionExtent
+from training.applications.denoise import DenoiseConfig, denoise
+from training.applications.guards import require_seen
+from training.applications.region_field import RegionField
+from training.applications.scan import Change, apply_changes, fading, find_case, onto, prepare
+from training.launch import pretrain
+from training.models import open_model
+from training.seen import what_was_seen
+
+
+@pytest.fixture(scope="module")
+def model(tiny_lake, recipe):
+    """A model trained for a few steps on the tiny lake's patients, opened by its address."""
+    from training_worlds import SMALL
+
+    from training.config import PretrainConfig, TrainConfig
+
+    train = TrainConfig(
+        iterations=6, batch_size=2, accumulate=1, learning_rate=1e-2, warmup=2, validation_samples=0, picture_every=0
+    )
+    run = pretrain(tiny_lake, recipe, PretrainConfig(preset="tiny", model=SMALL, train=train))
+    return open_model(f"{tiny_lake.url}/{run.key}")
+
+
+def write_ct(path, spacing=(4.0, 4.0, 4.0), codes="LPS", hu=None):
+    """A made-up body as a NIfTI file with its axes (x, y, z) towards `codes`."""
+    image = volume(3, lesion=False)[0] if hu is None else hu
+    signs = np.array([{"R": 1, "A": 1, "S": 1}.get(code, -1) for code in codes])
+    affine = np.diag([*(signs * np.array(spacing)[::-1]), 1])
+    nib.save(nib.Nifti1Image(image.transpose(2, 1, 0), affine), path)
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path, model):
+    path = write_ct(tmp_path / "ct.nii.gz")
+    return prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / "scratch")))
+
+
+def nothing(done, total):
+    """No one listens."""
+
+
+@pytest.mark.parametrize("estimate", ["mean", "restore", "sample"])
+def test_denoising_changes_the_body_and_only_within_the_window(scan, model, estimate):
+    heard = []
+    config = DenoiseConfig(estimate=estimate, sigma_hu=90.0, steps=3)
+    done = denoise(scan, model, config, lambda *at: heard.append(at))
+    before, window = scan.volume.image, WINDOWS["chest"]
+    changed = done.hu_zyx != before
+    assert changed.mean() > 0.1
+    assert ((before > window.low_hu) & (before < window.high_hu))[changed].all()
+    assert heard == [(n, heard[-1][1]) for n in range(1, heard[-1][1] + 1)]
+    assert done.sigma_hu == {"chest": pytest.approx(90)}
+
+
+def test_the_noise_level_is_estimated_in_the_body(scan, model):
+    """The tiny lake's bodies have noise of 20 HU."""
+    assert denoise(scan, model, DenoiseConfig(), nothing).sigma_hu["chest"] == pytest.approx(20, rel=0.25)
+
+
+def test_equal_seeds_give_equal_samples(scan, model):
+    first, again, other = (
+        denoise(scan, model, DenoiseConfig(estimate="sample", sigma_hu=90, steps=3, seed=s), nothing).hu_zyx
+        for s in (0, 0, 1)
+    )
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "LAI"])
+def test_the_result_does_not_depend_on_the_order_of_the_files_axes(tmp_path, model, codes):
+    results = []
+    for name in ("LPS", codes):
+        hu = volume(3, lesion=False)[0]
+        flips = [axis for axis, (a, b) in enumerate(zip("LPS"[::-1], name[::-1], strict=True)) if a != b]
+        path = write_ct(tmp_path / f"{name}.nii.gz", codes=name, hu=np.flip(hu, flips))
+        one = prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / name)))
+        results.append(
+            np.flip(denoise(one, model, DenoiseConfig(sigma_hu=90), nothing).hu_zyx, flips if name == codes else ())
+        )
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_change_lands_where_it_was_made(scan):
+    extent = RegionExtent(name="chest", z_start=5, z_stop=30)
+    hu = np.zeros((25, *scan.stored.geometry(0).shape[1:]), np.float32)
+    hu[10, 11, 12] = 100
+    moved = apply_changes(scan, [Change(extent, hu)]).astype(int) - scan.volume.image
+    (found,) = np.argwhere(moved)
+    world = scan.stored.geometry(0).world((15, 11, 12))
+    np.testing.assert_allclose(scan.volume.geometry.world(found), world, atol=0.01)
+    assert moved[tuple(found)] == 100
+
+
+def test_regions_that_overlap_fade_into_each_other():
+    changes = [
+        Change(RegionExtent(name=name, z_start=low, z_stop=high), np.zeros((high - low, 1, 1), np.float32))
+        for name, low, high in (("abdomen", 0, 20), ("chest", 12, 40))
+    ]
+    total = np.zeros(40)
+    for change, weight in zip(changes, fading(changes), strict=True):
+        total[change.extent.z_start : change.extent.z_stop] += weight
+    np.testing.assert_allclose(total, 1)
+    assert np.all(np.diff(fading(changes)[1][:8]) > 0)
+
+
+def test_moving_to_the_same_grid_changes_nothing(rng):
+    geometry = Geometry((6, 7, 8), (2.0, 1.0, 1.5), (-3.0, 2.0, 1.0))
+    array = rng.normal(size=geometry.shape).astype(np.float32)
+    np.testing.assert_allclose(onto(array, geometry, geometry), array, atol=1e-5)
+
+
+def test_what_lies_outside_of_the_body_is_not_asked_about(scan, model):
+    """A field twice as wide, half of it air without any body, takes no more evaluations than the body does."""
+    field = RegionField.of(scan.stored, scan.regions[0], model.config.patch)
+    scene = field.scene()
+    assert (scene.anatomy_ZYX == 119).all()
+    np.testing.assert_array_equal(scene.outside_ZYX.numpy(), field.normalised())
+    assert scene.body_ZYX.any()
+    assert not scene.body_ZYX.all()
+
+
+def test_what_the_training_cases_were_like_is_in_the_seal(tiny_lake, recipe, model):
+    seen = model.seal.seen
+    assert set(seen) == {"chest", "abdomen"}
+    assert seen["chest"].smallest_mm == seen["chest"].largest_mm == (88.0, 88.0, 100.0)
+    assert seen["chest"].thickest_slices_mm == 4.0
+    assert Recipe.model_validate(model.seal.recipe) == recipe
+    assert what_was_seen([], None) == {}
+
+
+def test_a_region_that_the_model_never_saw_is_refused(tmp_path, model):
+    path = write_ct(tmp_path / "ct.nii.gz")
+    scan = prepare(find_case(path, "head_neck"), model.recipe, open_lake(str(tmp_path / "s")))
+    with pytest.raises(UserError, match=r"shows the head_neck, which this model has never seen \(it knows chest, abd"):
+        require_seen(scan, model)
+
+
+def test_a_field_of_view_that_is_far_smaller_is_refused(tmp_path, model):
+    path = write_ct(tmp_path / "ct.nii.gz", spacing=(0.8, 4.0, 4.0))
+    scan = prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / "s")))
+    with pytest.raises(UserError, match="less than half of the smallest field of view"):
+        require_seen(scan, model)
+
+
+def test_thick_slices_and_another_field_of_view_are_told(tmp_path, model):
+    path = write_ct(tmp_path / "ct.nii.gz", spacing=(7.0, 4.0, 4.0))
+    scan = prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / "s")))
+    told = require_seen(scan, model)
+    assert any("is outside of what the model has seen" in warning for warning in told)
+    assert any("slices 7 mm apart are thicker than any" in warning for warning in told)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda folder: folder / "none.nii.gz", "is not there"),
+        (lambda folder: folder, "no CT|holds"),
+        (lambda folder: write_ct(folder / "ct.nii.gz").rename(folder / "ct.txt"), "is no NIfTI, NRRD or MetaImage"),
+    ],
+)
+def test_a_path_without_a_ct_is_a_sentence(tmp_path, make, match):
+    with pytest.raises(UserError, match=match):
+        find_case(make(tmp_path))
+
+
+def test_a_ct_that_cannot_be_used_is_a_sentence(tmp_path, model):
+    mr = write_ct(tmp_path / "mr.nii.gz", hu=np.clip(volume(3)[0] + 1100, 0, None))
+    with pytest.raises(UserError, match=r"mr\.nii\.gz: .*no Hounsfield units"):
+        prepare(find_case(mr, "chest"), model.recipe, open_lake(str(tmp_path / "a")))
+    unknown = write_ct(tmp_path / "ct.nii.gz")
+    with pytest.raises(UserError, match=r"which region it shows is not known .* say it with --region"):
+        prepare(find_case(unknown), model.recipe, open_lake(str(tmp_path / "b")))
+
+
+def test_a_clean_image_is_refused(tmp_path, model):
+    hu = volume(3, lesion=False)[0]
+    bright = 40 + np.arange(len(hu))[:, None, None]
+    clean = np.where(hu > 20, bright, np.where(hu > -500, -20, hu)).astype(np.int16)
+    clean = clean[:40:2, :, :24:2].repeat(2, 0).repeat(2, 2)
+    path = write_ct(tmp_path / "ct.nii.gz", hu=clean)
+    scan = prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / "s")))
+    with pytest.raises(UserError, match="is nothing to be removed; give the standard deviation in HU with --sigma"):
+        denoise(scan, model, DenoiseConfig(), nothing)
+
+
+class TestNames:
+    """A model by the names that people use."""
+
+    def test_a_key_is_looked_up_in_the_default_lake(self, tiny_lake, model):
+        settings = Settings(lake=tiny_lake.url)
+        key = model.url.removeprefix(f"{tiny_lake.url}/")
+        again = open_model(key, settings=settings)
+        for one, other in zip(model.network.parameters(), again.network.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+    def test_the_registered_champion_is_the_default_and_else_the_newest(self, tmp_path, tiny_lake, model):
+        from infra.tracking import promote, tracked_run
+
+        settings = Settings(home=tmp_path, tracking_uri="", lake=tiny_lake.url)
+        with pytest.raises(UserError, match=r"no model meddiff-fm is registered .* `meddiff run"):
+            open_model(settings=settings)
+        with tracked_run("pretrain", "one", settings=settings) as run:
+            run.log_model(model.url, alias="newest")
+        assert open_model(settings=settings).url == model.url
+        assert open_model("models:/meddiff-fm/1", settings=settings).url == model.url
+        with pytest.raises(UserError, match="has no models:/meddiff-fm@champion"):
+            open_model("models:/meddiff-fm@champion", settings=settings)
+        promote(model.url.rpartition("/")[2], reason="test", settings=settings)
+        assert open_model("models:/meddiff-fm@champion", settings=settings).url == model.url
+
+    def test_another_kind_of_model_is_refused(self, tiny_lake, model):
+        with pytest.raises(UserError, match="is a pre-trained model; this needs a model fine-tuned for lesion"):
+            open_model(model.url, task="lesion")
+
+    def test_what_is_no_model_is_refused(self, tiny_lake):
+        with pytest.raises(UserError, match="is no model: give models:/NAME@ALIAS"):
+            open_model("champion", settings=Settings(lake=tiny_lake.url))
+        with pytest.raises(UserError, match="is no finished run"):
+            open_model("runs/pretrain/0123", settings=Settings(lake=tiny_lake.url))
