@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage import filters, restoration
 
 from preprocessing.anatomy import BACKGROUND, NUM_IDS
+from training.smoothing import smooth_inside
 
 Smoother = Callable[[NDArray, float], NDArray]
 
@@ -102,16 +103,6 @@ def organ_noise(x: NDArray, organ: NDArray, width: float) -> NDArray[np.float32]
     mean = smooth_inside(x, organ, width + 1)
     variance = smooth_inside((np.asarray(x, np.float64) - mean) ** 2, organ, width + 1)
     return np.where(organ, np.sqrt(np.maximum(variance, 0)), 0).astype(np.float32)
-
-
-def smooth_inside(x: NDArray, mask: NDArray, width: float) -> NDArray[np.float64]:
-    """A Gaussian of `width` voxels that sees only the mask (normalised convolution); 0 outside."""
-    inside = np.asarray(mask, np.float64)
-    if width <= 0:
-        return np.asarray(x, np.float64) * inside
-    weight = ndimage.gaussian_filter(inside, width, mode="constant")
-    value = ndimage.gaussian_filter(np.asarray(x, np.float64) * inside, width, mode="constant")
-    return np.divide(value, weight, out=np.zeros_like(value), where=(inside > 0) & (weight > 0))
 
 
 def segment_by_threshold(hu: NDArray, mask: NDArray, reach: int = 3) -> NDArray[np.bool_]:

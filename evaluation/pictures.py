@@ -104,6 +104,13 @@ def plane(volume_ZYX: NDArray, name: str, centre_zyx: Sequence[int] | None = Non
     return volume_ZYX[::-1, y, :] if name == "coronal" else volume_ZYX[::-1, :, x]
 
 
+def centre_of_interest(values_ZYX: NDArray) -> tuple[int, int, int]:
+    """The slices, rows and columns that hold most of an array's magnitude: where to look at a change or a map."""
+    size = np.abs(np.nan_to_num(np.asarray(values_ZYX, np.float32)))
+    z, y, x = (int(size.sum(axis=tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3))
+    return z, y, x
+
+
 def panel_pngs(panel: "Panel", centre_zyx: Sequence[int] | None = None) -> list[tuple[str, bytes]]:
     """The three planes of a panel as PNG, one pixel per voxel: pairs of plane and bytes."""
     scale, image = scale_of(panel), np.asarray(panel.image)

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -16,7 +16,6 @@ from infra.lake import open_lake
 from preprocessing.case import RegionName
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from training.applications.region_field import OnEvaluation
@@ -37,8 +36,23 @@ RegionOption = Annotated[
 PreviewOption = Annotated[
     bool, typer.Option("--preview/--no-preview", help="A picture of before and after beside each result.")
 ]
-Apply = Callable[["Scan", "Model", "OnEvaluation"], tuple["NDArray[np.int16]", str]]
-"""From a scan to HU on its grid, and a sentence of what was done."""
+ScanArgument = Annotated[Path, typer.Argument(metavar="INPUT", help="A CT file, or the folder of one DICOM series.")]
+OutputArgument = Annotated[Path, typer.Argument(metavar="OUTPUT", help=".nii.gz, .nrrd, .mha; a folder for DICOM.")]
+
+
+class Outcome(NamedTuple):
+    """What came of a scan: an array on its grid (int16 HU, or a float map of it), and a sentence of what was done."""
+
+    array: "NDArray"
+    said: str
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the array is no image."""
+        return self.array.dtype.kind == "f"
+
+
+Apply = Callable[["Scan", "Model", "OnEvaluation"], Outcome]
 
 
 def denoise(
@@ -64,30 +78,93 @@ def denoise(
 
     config = DenoiseConfig(estimate=estimate, sigma_hu=sigma, steps=steps, seed=seed)
 
-    def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> tuple["NDArray[np.int16]", str]:
+    def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
         done = remove_noise(scan, model, config, on_evaluation)
         levels = ", ".join(f"{name} {hu:.1f} HU" for name, hu in done.sigma_hu.items())
-        return done.hu_zyx, f"noise {'given' if sigma else 'estimated'} as {levels}; estimate: {estimate}"
+        return Outcome(done.hu_zyx, f"noise {'given' if sigma else 'estimated'} as {levels}; estimate: {estimate}")
 
-    _on_each("denoise", paths, model, region, lake, preview, apply)
+    _on_each("denoise", _inputs_and_outputs(paths), _Options(model, "", region, lake, preview), apply)
 
 
-def _on_each(
-    verb: str, paths: Sequence[Path], reference: str, region: RegionName | None, lake: str, preview: bool, apply: Apply
+def detect(
+    scan: ScanArgument,
+    output: OutputArgument,
+    mask: Annotated[Path, typer.Option("--mask", help="The organ, healthy and ill, on the CT's own grid.")],
+    model: ModelOption = "",
+    region: RegionOption = None,
+    noise_t: Annotated[int, typer.Option(min=1, max=999, help="t to which the organ is noised.")] = 950,
+    steps: Annotated[int, typer.Option(min=1, help="Of each reconstruction.")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="Reconstructions that are averaged.")] = 4,
+    seed: Annotated[int, typer.Option()] = 0,
+    preview: PreviewOption = True,
+    lake: LakeOption = "",
 ) -> None:
+    """Map what in an organ of your own CT is not as the model would draw it, in HU; needs no training on lesions."""
+    from training.applications.detect import DetectConfig
+    from training.applications.detect import detect as find_anomalies
+    from training.applications.mask import read_mask
+
+    config = DetectConfig(noise_t=noise_t, steps=steps, repeats=repeats, seed=seed)
+
+    def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
+        found = find_anomalies(scan, read_mask(scan, mask), model, config, on_evaluation)
+        return Outcome(
+            found.map_zyx, f"score {found.score_hu:.0f} HU ({config.percentile:g}th percentile in {mask.name})"
+        )
+
+    _on_each("detect", [(scan, output)], _Options(model, "", region, lake, preview), apply)
+
+
+def inpaint(
+    scan: ScanArgument,
+    output: OutputArgument,
+    mask: Annotated[Path, typer.Option("--mask", help="Where the lesion is to be, on the CT's own grid.")],
+    model: ModelOption = "",
+    region: RegionOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Noise levels of the walk.")] = 100,
+    seed: Annotated[int, typer.Option(help="Another seed, another lesion.")] = 0,
+    preview: PreviewOption = True,
+    lake: LakeOption = "",
+) -> None:
+    """Draw a lesion into your own CT where a mask says; all other voxels stay as they are."""
+    from training.applications.inpaint import InpaintConfig
+    from training.applications.inpaint import inpaint as draw_lesion
+    from training.applications.mask import read_mask
+
+    config = InpaintConfig(steps=steps, seed=seed)
+
+    def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
+        done = draw_lesion(scan, read_mask(scan, mask), model, config, on_evaluation)
+        return Outcome(
+            done.hu_zyx, f"a lesion was drawn in {mask.name}, {int(done.zone_zyx.sum())} voxels of it unknown"
+        )
+
+    _on_each("inpaint", [(scan, output)], _Options(model, "lesion", region, lake, preview), apply)
+
+
+class _Options(NamedTuple):
+    """What all verbs have in common; `task` is the fine-tuning that the model must be of."""
+
+    model: str
+    task: str
+    region: RegionName | None
+    lake: str
+    preview: bool
+
+
+def _on_each(verb: str, pairs: Sequence[tuple[Path, Path]], options: _Options, apply: Apply) -> None:
     """Does it for every input; one that cannot be used is a sentence, and the others go on."""
     from training.models import open_model
 
-    settings = open_session(lake)
-    pairs = _inputs_and_outputs(paths)
-    model = open_model(reference, settings=settings)
+    settings = open_session(options.lake)
+    model = open_model(options.model, task=options.task, settings=settings)
     if model.is_demonstration:
         terminal.err().print(f"{model.url} is a demonstration, trained in minutes: try the command, trust no result")
     failed = []
     with terminal.bars():
         for source, output in pairs:
             try:
-                said = _on_one(verb, source, output, model, region, preview, apply)
+                said = _on_one(verb, source, output, model, options, apply)
             except UserError as error:
                 if len(pairs) == 1:
                     raise
@@ -99,46 +176,50 @@ def _on_each(
         raise UserError(f"none of {len(pairs)} CTs could be used")
 
 
-def _on_one(
-    verb: str, source: Path, output: Path, model: "Model", region: RegionName | None, preview: bool, apply: Apply
-) -> str:
-    from preprocessing.encoding.image import Original, write_image
+def _on_one(verb: str, source: Path, output: Path, model: "Model", options: _Options, apply: Apply) -> str:
+    from preprocessing.encoding.image import Original, require_new, write_image, write_volume
     from training.applications.guards import require_seen
     from training.applications.scan import find_case, prepare
 
     stage = f"{verb} {source.name}"
-    if output.exists():
-        raise UserError(f"{output} is there already; name another output or remove it")
+    require_new(output)
     with tempfile.TemporaryDirectory(prefix="meddiff-apply-") as scratch:
         tell(stage, 0, 1, "reading")
-        scan = prepare(find_case(source, region), model.recipe, open_lake(scratch))
+        scan = prepare(find_case(source, options.region), model.recipe, open_lake(scratch))
         for warning in require_seen(scan, model):
             terminal.err().print(warning, markup=False)
-        hu, said = apply(scan, model, lambda done, total: tell(stage, done, total + 1, "network evaluations"))
-        derivation = f"MedDiff {verb}: {said}; model {model.url}"
-        write_image(Original(scan.case, scan.volume), hu, output, derivation)
-        if preview:
-            _picture(scan, hu, output.with_name(f"{output.name}.png"), said)
+        done = apply(scan, model, lambda n, total: tell(stage, n, total + 1, "network evaluations"))
+        if done.is_map:
+            write_volume(done.array, scan.volume.geometry, output)
+        else:
+            derivation = f"MedDiff {verb}: {done.said}; model {model.url}"
+            write_image(Original(scan.case, scan.volume), done.array, output, derivation)
+        if options.preview:
+            _picture(scan, done, output.with_name(f"{output.name}.png"))
     tell(stage, 1, 1, "")
-    return said
+    return done.said
 
 
-def _picture(scan: "Scan", hu: "NDArray[np.int16]", path: Path, title: str) -> None:
-    """Before, after and the difference, in the window of the largest region."""
-    from evaluation.pictures import png, strip
+def _picture(scan: "Scan", done: Outcome, path: Path) -> None:
+    """Before and after, or image and map, on the model's grid, in the window of the largest region."""
+    from evaluation.pictures import centre_of_interest, png, strip
     from evaluation.tasks.context import Panel, Picture
     from preprocessing.regions import WINDOWS
-    from preprocessing.resample import resample_onto
+    from training.applications.scan import onto
 
     window = WINDOWS[max(scan.regions, key=lambda extent: extent.z_stop - extent.z_start).name]
     before = scan.stored.read_all("image")
-    after = resample_onto(hu, scan.volume.geometry, scan.stored.geometry(0))
-    panels = [
-        Panel("before", before, window),
-        Panel("after", after, window),
-        Panel("after − before", after.astype("float32") - before, window.of_differences),
-    ]
-    path.write_bytes(png(strip(Picture(f"{scan.case.id}: {title}", panels))))
+    result = onto(done.array, scan.volume.geometry, scan.stored.geometry(0))
+    if done.is_map:
+        panels, shown = [Panel("image", before, window), Panel("anomaly map, HU", result)], result
+    else:
+        shown = result - before
+        panels = [
+            Panel("before", before, window),
+            Panel("after", result, window),
+            Panel("after − before", shown, window.of_differences),
+        ]
+    path.write_bytes(png(strip(Picture(f"{scan.case.id}: {done.said}", panels, centre_of_interest(shown)))))
 
 
 def _inputs_and_outputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -155,4 +236,4 @@ def _inputs_and_outputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     return [(path, output / path.name) for path in inputs]
 
 
-VERBS = (denoise,)
+VERBS = (denoise, detect, inpaint)

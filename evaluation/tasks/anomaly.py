@@ -25,6 +25,7 @@ from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.anatomy import class_ids
 from training.inpainting import repaint, repaint_schedule
 from training.sampling import draw_noise, uniform_timesteps
+from training.smoothing import smooth_inside
 
 TASK = "anomaly"
 REGION = "abdomen"
@@ -133,11 +134,11 @@ def anomaly_maps(
     def difference(sample: OrganSample, expected: NDArray, centred: bool = False) -> NDArray:
         change = sample.x - expected
         offset = np.median(change[sample.organ]) if centred else 0
-        return baselines.smooth_inside(np.abs(change - offset), sample.organ, width)
+        return smooth_inside(np.abs(change - offset), sample.organ, width)
 
     def from_mean(sample: OrganSample) -> NDArray:
         mean = means[class_ids()[context.config.anomaly.organ]]
-        return np.abs(baselines.smooth_inside(sample.x - mean, sample.organ, width))
+        return np.abs(smooth_inside(sample.x - mean, sample.organ, width))
 
     return {
         "ours": [difference(s, h) for s, h in zip(samples, healthy, strict=True)],

@@ -88,9 +88,14 @@ def is_rescaled(volume: Volume) -> bool:
     return volume.audit is not None and (volume.audit.scale, volume.audit.offset) != (1, 0)
 
 
-def _whole(output: Path, write: Callable[[Path], None]) -> None:
+def require_new(output: Path) -> None:
+    """Refuses an output that is there already."""
     if output.exists():
         raise UserError(f"{output} is there already; name another output or remove it")
+
+
+def _whole(output: Path, write: Callable[[Path], None]) -> None:
+    require_new(output)
     try:
         with _beside(output) as path:
             write(path)

@@ -15,9 +15,9 @@ from evaluation.baselines import (
     paint,
     segment_by_threshold,
     smooth,
-    smooth_inside,
     upsample_depth,
 )
+from training.smoothing import smooth_inside
 
 RNG = np.random.default_rng(0)
 CLEAN = np.where(np.indices((20, 20, 20)).sum(0) < 28, -0.4, 0.4).astype(np.float32)

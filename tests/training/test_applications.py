@@ -1,10 +1,13 @@
 """One's own CT goes in, and comes back in its own grid with nothing changed that was not meant to be."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from training_worlds import volume
+from torch import nn
+from training_worlds import SMALL, volume
 
 from infra.errors import UserError
 from infra.lake import open_lake
@@ -13,10 +16,15 @@ from preprocessing.geometry import Geometry
 from preprocessing.recipe import Recipe
 from preprocessing.regions import WINDOWS, RegionExtent
 from training.applications.denoise import DenoiseConfig, denoise
+from training.applications.detect import DetectConfig, detect
 from training.applications.guards import require_seen
+from training.applications.inpaint import InpaintConfig, inpaint
+from training.applications.mask import read_mask
 from training.applications.region_field import RegionField
 from training.applications.scan import Change, apply_changes, fading, find_case, onto, prepare
-from training.launch import pretrain
+from training.config import FinetuneConfig, PretrainConfig, TrainConfig
+from training.diffusion import Schedule
+from training.launch import finetune, pretrain
 from training.models import open_model
 from training.seen import what_was_seen
 
@@ -24,9 +32,8 @@ from training.seen import what_was_seen
 @pytest.fixture(scope="module")
 def model(tiny_lake, recipe):
     """A model trained for a few steps on the tiny lake's patients, opened by its address."""
-    from training_worlds import SMALL
 
-    from training.config import PretrainConfig, TrainConfig
+    from training.config import TrainConfig
 
     train = TrainConfig(
         iterations=6, batch_size=2, accumulate=1, learning_rate=1e-2, warmup=2, validation_samples=0, picture_every=0
@@ -196,6 +203,106 @@ def test_a_clean_image_is_refused(tmp_path, model):
     scan = prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / "s")))
     with pytest.raises(UserError, match="is nothing to be removed; give the standard deviation in HU with --sigma"):
         denoise(scan, model, DenoiseConfig(), nothing)
+
+
+@pytest.fixture(scope="module")
+def lesion_model(tiny_lake, recipe, model):
+    """A ControlNet for lesions on the same model, trained for a few steps."""
+    train = TrainConfig(
+        iterations=4, batch_size=2, accumulate=1, learning_rate=1e-2, warmup=2, validation_samples=0, picture_every=0
+    )
+    base = model.url.removeprefix(f"{tiny_lake.url}/")
+    run = finetune(tiny_lake, recipe, FinetuneConfig(preset="tiny", task="lesion", train=train), base)
+    return open_model(f"{tiny_lake.url}/{run.key}", task="lesion")
+
+
+def mask_at(scan, centre, radius):
+    """A ball of a radius in voxels on the scan's own grid."""
+    distance = np.linalg.norm(np.indices(scan.volume.image.shape) - np.reshape(centre, (3, 1, 1, 1)), axis=0)
+    return distance <= radius
+
+
+def write_mask(path, mask, like):
+    """A mask as a NIfTI file with the affine of another file."""
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8).transpose(2, 1, 0), nib.load(like).affine), path)
+    return path
+
+
+def test_a_lesion_is_drawn_in_the_mask_and_a_margin_and_nowhere_else(scan, lesion_model):
+    mask, heard = mask_at(scan, (25, 11, 12), 2), []
+    config = InpaintConfig(steps=4, jump_length=2, jump_repeats=2, dilation_voxels=2, margin_voxels=2)
+    done = inpaint(scan, mask, lesion_model, config, lambda *at: heard.append(at))
+    changed = done.hu_zyx != scan.volume.image
+    assert changed[mask].any()
+    assert not changed[~done.zone_zyx].any()
+    assert done.zone_zyx[mask].all()
+    assert not done.zone_zyx[~mask_at(scan, (25, 11, 12), 5)].any()
+    assert heard[-1][0] == heard[-1][1]
+
+
+def test_another_seed_draws_another_lesion(scan, lesion_model):
+    mask = mask_at(scan, (25, 11, 12), 2)
+    one, same, other = (
+        inpaint(scan, mask, lesion_model, InpaintConfig(steps=3, seed=seed), nothing).hu_zyx for seed in (0, 0, 1)
+    )
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_an_anomaly_map_is_zero_outside_of_the_organ(scan, model):
+    organ, heard = mask_at(scan, (25, 11, 12), 6), []
+    config = DetectConfig(noise_t=500, steps=3, repeats=2, margin_voxels=2)
+    found = detect(scan, organ, model, config, lambda *at: heard.append(at))
+    assert found.map_zyx.shape == scan.volume.image.shape
+    assert not found.map_zyx[~organ].any()
+    assert (found.map_zyx[organ] >= 0).all()
+    assert found.score_hu >= np.median(found.map_zyx[organ])
+    assert heard[-1][0] == heard[-1][1]
+
+
+class KnowsTheOrgan(nn.Module):
+    """Draws everything as the made-up organ, 60 HU in the chest window."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(WINDOWS["chest"].normalise(np.float32(60))), requires_grad=False)
+
+    def forward(self, x_B1ZYX, t_B, conditions, control=None):
+        return Schedule().predict_eps(x_B1ZYX, self.value.expand(x_B1ZYX.shape), t_B)
+
+
+def test_a_model_that_knows_the_healthy_organ_finds_what_is_not(tmp_path, model):
+    hu = volume(3, lesion=False)[0]
+    hu[24:27, 10:13, 11:14] += 250
+    scan = prepare(find_case(write_ct(tmp_path / "ct.nii.gz", hu=hu), "chest"), model.recipe, open_lake(str(tmp_path)))
+    config = DetectConfig(noise_t=300, steps=3, repeats=1, margin_voxels=2, smooth_voxels=0.0)
+    found = detect(scan, mask_at(scan, (25, 11, 12), 4), replace(model, network=KnowsTheOrgan()), config, nothing)
+    np.testing.assert_allclose(found.map_zyx[25, 11, 12], abs(hu[25, 11, 12] - 60), atol=1)
+    assert (found.map_zyx > 150).sum() == 27
+    assert found.score_hu > 200
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda mask: np.zeros_like(mask), "is empty: it marks no voxel"),
+        (lambda mask: mask[1:], "does not fit ct.nii.gz: "),
+        (lambda mask: np.roll(mask, (9, 10), (1, 2)), "lies outside of the body"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_a_sentence(tmp_path, scan, change, match):
+    path = write_mask(tmp_path / "mask.nii.gz", change(mask_at(scan, (25, 11, 12), 2)), tmp_path / "ct.nii.gz")
+    with pytest.raises(UserError, match=match):
+        read_mask(scan, path)
+
+
+def test_a_mask_is_read_on_the_grid_of_its_scan(tmp_path, scan):
+    mask = mask_at(scan, (25, 8, 12), 3)
+    np.testing.assert_array_equal(
+        read_mask(scan, write_mask(tmp_path / "mask.nii.gz", mask, tmp_path / "ct.nii.gz")), mask
+    )
+    with pytest.raises(UserError, match=r"none\.nii is not there"):
+        read_mask(scan, tmp_path / "none.nii")
 
 
 class TestNames:
