@@ -177,15 +177,16 @@ def _on_each(verb: str, pairs: Sequence[tuple[Path, Path]], options: _Options, a
 
 
 def _on_one(verb: str, source: Path, output: Path, model: "Model", options: _Options, apply: Apply) -> str:
-    from preprocessing.encoding.image import Original, require_new, write_image, write_volume
+    from preprocessing.encoding.image import Original, require_output, write_image, write_volume
     from training.applications.guards import require_seen
     from training.applications.scan import find_case, prepare
 
     stage = f"{verb} {source.name}"
-    require_new(output)
+    case = find_case(source, options.region)
+    require_output(case, output)
     with tempfile.TemporaryDirectory(prefix="meddiff-apply-") as scratch:
         tell(stage, 0, 1, "reading")
-        scan = prepare(find_case(source, options.region), model.recipe, open_lake(scratch))
+        scan = prepare(case, model.recipe, open_lake(scratch))
         for warning in require_seen(scan, model):
             terminal.err().print(warning, markup=False)
         done = apply(scan, model, lambda n, total: tell(stage, n, total + 1, "network evaluations"))

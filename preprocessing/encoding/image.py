@@ -24,6 +24,7 @@ from preprocessing.geometry import Geometry
 from preprocessing.volume import Volume
 
 MARK = "Derived by MedDiff. Not for diagnosis."
+NIFTI, WRITTEN = (".nii", ".img", ".hdr"), (".nii", ".nrrd", ".mha")
 FORMATS = ".nii, .nii.gz, .nrrd, .mha, or a name without an ending for a DICOM series"
 
 
@@ -34,29 +35,37 @@ class Original:
     case: Case
     volume: Volume
 
-    @property
-    def is_dicom(self) -> bool:
-        """Whether it came as a DICOM series."""
-        return not image_suffix(self.case.image[0])
+
+def require_output(original: Case, output: Path) -> None:
+    """Refuses an output that cannot be written, before any work is done for it.
+
+    Raises:
+        UserError: it is there already, its format is unknown, or it would be a series of what was none.
+    """
+    if output.exists():
+        raise UserError(f"{output} is there already; name another output or remove it")
+    if output.suffix and image_suffix(output) not in WRITTEN:
+        raise UserError(f"{output.name}: this format is not written; use {FORMATS}")
+    if not output.suffix and image_suffix(original.image[0]):
+        raise UserError(f"{original.id} is no DICOM series, so {output.name} cannot be one; name a file: {FORMATS}")
 
 
 def write_image(original: Original, hu_zyx: NDArray[np.int16], output: Path, derivation: str) -> None:
     """HU on the original's grid; voxels that did not change keep the numbers that the original stores.
 
     Raises:
-        UserError: the output is there already, its format is unknown or does not fit the input, or the shape differs.
+        UserError: the output cannot be written, or the shape differs.
     """
+    require_output(original.case, output)
     if hu_zyx.shape != original.volume.image.shape:
         raise UserError(f"{output.name}: {hu_zyx.shape} voxels are no result on the grid of {original.case.id}")
-    like = original.case.image[0] if image_suffix(original.case.image[0]) in (".nii", ".img", ".hdr") else ""
+    source = Path(original.case.image[0])
 
     def write(path: Path) -> None:
-        if not image_suffix(path):
-            if not original.is_dicom:
-                raise UserError(f"{original.case.id} is no DICOM series, so {output.name} cannot be one; name a file")
+        if not output.suffix:
             write_series(original.case, original.volume, hu_zyx, path, derivation)
-        elif image_suffix(path) == ".nii" and like and not is_rescaled(original.volume):
-            write_nifti_like(Path(like), hu_zyx, hu_zyx != original.volume.image, path, MARK)
+        elif image_suffix(output) == ".nii" and image_suffix(source) in NIFTI and not is_rescaled(original.volume):
+            write_nifti_like(source, hu_zyx, hu_zyx != original.volume.image, path, MARK)
         else:
             write_array(hu_zyx, original.volume.geometry, path)
 
@@ -67,20 +76,19 @@ def write_volume(array_zyx: NDArray, geometry: Geometry, output: Path) -> None:
     """An array with a geometry of its own (a mask, a map, a synthetic image) as one file.
 
     Raises:
-        UserError: as `write_image`.
+        UserError: the output is there already, cannot be written, or its format is unknown.
     """
+    if output.exists() or image_suffix(output) not in WRITTEN:
+        raise UserError(f"{output} is there already, or no file of a known format; use another name, {FORMATS}")
     _whole(output, lambda path: write_array(array_zyx, geometry, path))
 
 
 def write_array(array_zyx: NDArray, geometry: Geometry, path: Path) -> None:
     """One file, its format by the ending."""
-    suffix = image_suffix(path)
-    if suffix == ".nii":
+    if image_suffix(path) == ".nii":
         write_nifti(array_zyx, geometry, path, MARK)
-    elif suffix in (".nrrd", ".mha"):
-        write_itk(array_zyx, geometry, path)
     else:
-        raise UserError(f"{path.name}: this format is not written; use {FORMATS}")
+        write_itk(array_zyx, geometry, path)
 
 
 def is_rescaled(volume: Volume) -> bool:
@@ -88,14 +96,7 @@ def is_rescaled(volume: Volume) -> bool:
     return volume.audit is not None and (volume.audit.scale, volume.audit.offset) != (1, 0)
 
 
-def require_new(output: Path) -> None:
-    """Refuses an output that is there already."""
-    if output.exists():
-        raise UserError(f"{output} is there already; name another output or remove it")
-
-
 def _whole(output: Path, write: Callable[[Path], None]) -> None:
-    require_new(output)
     try:
         with _beside(output) as path:
             write(path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_worlds import SMALL, volume
+from training_worlds import SMALL, volume, write_ct
 
 from infra.errors import UserError
 from infra.lake import open_lake
@@ -40,15 +40,6 @@ def model(tiny_lake, recipe):
     )
     run = pretrain(tiny_lake, recipe, PretrainConfig(preset="tiny", model=SMALL, train=train))
     return open_model(f"{tiny_lake.url}/{run.key}")
-
-
-def write_ct(path, spacing=(4.0, 4.0, 4.0), codes="LPS", hu=None):
-    """A made-up body as a NIfTI file with its axes (x, y, z) towards `codes`."""
-    image = volume(3, lesion=False)[0] if hu is None else hu
-    signs = np.array([{"R": 1, "A": 1, "S": 1}.get(code, -1) for code in codes])
-    affine = np.diag([*(signs * np.array(spacing)[::-1]), 1])
-    nib.save(nib.Nifti1Image(image.transpose(2, 1, 0), affine), path)
-    return path
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 
 from infra.lake import open_lake
@@ -101,3 +102,12 @@ def copy_data(lake, path):
     """A lake in a folder with the same cases and no runs."""
     shutil.copytree(lake.url, path / "lake", ignore=shutil.ignore_patterns("runs"))
     return open_lake(str(path / "lake"))
+
+
+def write_ct(path, spacing=(4.0, 4.0, 4.0), codes="LPS", hu=None):
+    """A made-up body as a NIfTI file with its axes (x, y, z) towards `codes`."""
+    image = volume(3, lesion=False)[0] if hu is None else hu
+    signs = np.array([{"R": 1, "A": 1, "S": 1}.get(code, -1) for code in codes])
+    affine = np.diag([*(signs * np.array(spacing)[::-1]), 1])
+    nib.save(nib.Nifti1Image(image.transpose(2, 1, 0), affine), path)
+    return path

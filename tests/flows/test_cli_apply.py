@@ -1,0 +1,100 @@
+"""Verbs that use a model on one's own CT: what lies where afterwards, and one sentence for what a user can mend."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command import call
+from PIL import Image
+from training_worlds import RECIPE, SMALL, make_lake, write_ct
+
+from training.config import FinetuneConfig, PretrainConfig, TrainConfig
+from training.launch import finetune, pretrain
+
+TRAIN = TrainConfig(
+    iterations=4, batch_size=2, accumulate=1, learning_rate=1e-2, warmup=2, validation_samples=0, picture_every=0
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Urls of a pre-trained model and of its ControlNet for lesions."""
+    lake = make_lake(tmp_path_factory.mktemp("models") / "lake")
+    base = pretrain(lake, RECIPE, PretrainConfig(preset="tiny", model=SMALL, train=TRAIN))
+    control = finetune(lake, RECIPE, FinetuneConfig(preset="tiny", task="lesion", train=TRAIN), base)
+    return {"": f"{lake.url}/{base.key}", "lesion": f"{lake.url}/{control.key}"}
+
+
+def on_chest(*arguments):
+    return (*map(str, arguments), "--region", "chest")
+
+
+def test_a_ct_is_denoised_into_a_file_like_it_and_a_picture(tmp_path, models, capsys):
+    source, output = write_ct(tmp_path / "ct.nii.gz", codes="RAS"), tmp_path / "clean.nii.gz"
+    code, out, err = call(capsys, *on_chest("denoise", source, output, "--model", models[""], "--sigma", "90"))
+    assert code == 0, err
+    assert out.startswith(f"{output}: noise given as chest 90.0 HU")
+    assert "is a demonstration, trained in minutes: try the command, trust no result" in err
+    before, after = nib.load(source), nib.load(output)
+    assert (before.affine == after.affine).all()
+    assert (np.asarray(before.dataobj) != np.asarray(after.dataobj)).any()
+    with Image.open(f"{output}.png") as picture:
+        assert picture.width > 600
+
+
+def test_of_several_cts_those_that_can_be_used_are_done(tmp_path, models, capsys):
+    paths = [write_ct(tmp_path / f"{name}.nii.gz") for name in ("one", "two")]
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no image")
+    arguments = ("denoise", paths[0], bad, paths[1], tmp_path / "out", "--model", models[""], "--sigma", 90)
+    code, out, err = call(capsys, *on_chest(*arguments, "--no-preview"))
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["one.nii.gz", "two.nii.gz"]
+    assert len(out.splitlines()) == 2
+    assert "bad.nii.gz is not a readable NIfTI file" in err.replace("\n", " ")
+
+
+def test_a_lesion_is_drawn_and_an_anomaly_mapped_where_a_mask_says(tmp_path, models, capsys):
+    source = write_ct(tmp_path / "ct.nii.gz")
+    image = nib.load(source)
+    mask = np.zeros(image.shape, np.uint8)
+    mask[9:15, 8:14, 22:28] = 1
+    nib.save(nib.Nifti1Image(mask, image.affine), tmp_path / "mask.nii.gz")
+    sick = tmp_path / "sick.nii.gz"
+    shared = ("--mask", tmp_path / "mask.nii.gz", "--steps", 3)
+    code, out, err = call(capsys, *on_chest("inpaint", source, sick, *shared, "--model", models["lesion"]))
+    assert code == 0, err
+    changed = np.asarray(nib.load(sick).dataobj) != np.asarray(image.dataobj)
+    assert changed[mask > 0].any()
+    assert not changed[:, :, :10].any()
+    code, out, err = call(
+        capsys, *on_chest("detect", source, tmp_path / "map.nii.gz", *shared, "--repeats", 1, "--model", models[""])
+    )
+    assert code == 0, err
+    assert "score " in out
+    found = np.asarray(nib.load(tmp_path / "map.nii.gz").dataobj)
+    assert found[mask > 0].max() > 0
+    assert not found[mask == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["denoise", "ct.nii.gz"], 2, "give at least one CT and the output"),
+        (["denoise", "ct.nii.gz", "out.nii.gz"], 1, "no model meddiff-fm is registered in MLflow"),
+        (["denoise", "none.nii.gz", "out.nii.gz", "--model", "MODEL"], 1, "none.nii.gz is not there"),
+        (["denoise", "ct.nii.gz", "ct.nii.gz", "--model", "MODEL"], 1, "is there already; name another output"),
+        (["denoise", "ct.nii.gz", "out", "--model", "MODEL"], 1, "is no DICOM series, so out cannot be one"),
+        (["denoise", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--region", "head_neck"], 1, "has never seen"),
+        (["inpaint", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--mask", "ct.nii.gz"], 1, "fine-tuned for lesion"),
+        (["detect", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--mask", "no.nii"], 1, "no.nii is not there"),
+    ],
+)
+def test_what_a_user_can_mend_is_a_sentence(tmp_path, models, capsys, monkeypatch, arguments, code, sentence):
+    write_ct(tmp_path / "ct.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    region = [] if "--region" in arguments else ["--region", "chest"]
+    given = [models[""] if argument == "MODEL" else argument for argument in arguments]
+    got, out, err = call(capsys, *given, *region)
+    assert (got, out) == (code, "")
+    assert sentence in err.replace("\n", " ")
+    assert not (tmp_path / "out.nii.gz").exists()
