@@ -83,7 +83,7 @@ def denoise(
         levels = ", ".join(f"{name} {hu:.1f} HU" for name, hu in done.sigma_hu.items())
         return Outcome(done.hu_zyx, f"noise {'given' if sigma else 'estimated'} as {levels}; estimate: {estimate}")
 
-    _on_each("denoise", _inputs_and_outputs(paths), _Options(model, "", region, lake, preview), apply)
+    _on_each("denoise", _inputs_and_outputs(paths), Options(model, "", region, lake, preview), apply)
 
 
 def detect(
@@ -112,7 +112,7 @@ def detect(
             found.map_zyx, f"score {found.score_hu:.0f} HU ({config.percentile:g}th percentile in {mask.name})"
         )
 
-    _on_each("detect", [(scan, output)], _Options(model, "", region, lake, preview), apply)
+    _on_each("detect", [(scan, output)], Options(model, "", region, lake, preview), apply)
 
 
 def inpaint(
@@ -139,10 +139,10 @@ def inpaint(
             done.hu_zyx, f"a lesion was drawn in {mask.name}, {int(done.zone_zyx.sum())} voxels of it unknown"
         )
 
-    _on_each("inpaint", [(scan, output)], _Options(model, "lesion", region, lake, preview), apply)
+    _on_each("inpaint", [(scan, output)], Options(model, "lesion", region, lake, preview), apply)
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
     """What all verbs have in common; `task` is the fine-tuning that the model must be of."""
 
     model: str
@@ -152,15 +152,9 @@ class _Options(NamedTuple):
     preview: bool
 
 
-def _on_each(verb: str, pairs: Sequence[tuple[Path, Path]], options: _Options, apply: Apply) -> None:
+def _on_each(verb: str, pairs: Sequence[tuple[Path, Path]], options: Options, apply: Apply) -> None:
     """Does it for every input; one that cannot be used is a sentence, and the others go on."""
-    from training.models import open_model
-
-    settings = open_session(options.lake)
-    model = open_model(options.model, task=options.task, settings=settings)
-    if model.is_demonstration:
-        terminal.err().print(f"{model.url} is a demonstration, trained in minutes: try the command, trust no result")
-    failed = []
+    model, failed = opened(options), []
     with terminal.bars():
         for source, output in pairs:
             try:
@@ -176,7 +170,17 @@ def _on_each(verb: str, pairs: Sequence[tuple[Path, Path]], options: _Options, a
         raise UserError(f"none of {len(pairs)} CTs could be used")
 
 
-def _on_one(verb: str, source: Path, output: Path, model: "Model", options: _Options, apply: Apply) -> str:
+def opened(options: Options) -> "Model":
+    """The model that is asked for, with a warning where it is a demonstration."""
+    from training.models import open_model
+
+    model = open_model(options.model, task=options.task, settings=open_session(options.lake))
+    if model.is_demonstration:
+        terminal.err().print(f"{model.url} is a demonstration, trained in minutes: try the command, trust no result")
+    return model
+
+
+def _on_one(verb: str, source: Path, output: Path, model: "Model", options: Options, apply: Apply) -> str:
     from preprocessing.encoding.image import Original, require_output, write_image, write_volume
     from training.applications.guards import require_seen
     from training.applications.scan import find_case, prepare

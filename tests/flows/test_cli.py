@@ -117,9 +117,13 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(arguments, sentence, capsys
 
 
 def test_every_verb_explains_itself(capsys):
-    verbs = [command.callback.__name__ for command in cli.app.registered_commands]
+    verbs = [command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands]
     assert {
         "denoise",
+        "detect",
+        "inpaint",
+        "synthesize",
+        "generate-lesion",
         "run",
         "ingest",
         "cases",

@@ -76,6 +76,32 @@ def test_a_lesion_is_drawn_and_an_anomaly_mapped_where_a_mask_says(tmp_path, mod
     assert not found[mask == 0].any()
 
 
+def test_a_ct_with_and_without_a_lesion_is_drawn_from_a_map(tmp_path, models, capsys):
+    ids = np.zeros((24, 22, 20), np.uint8)
+    ids[2:22, 2:20] = 118
+    ids[6:18, 6:16, 4:16] = 5
+    nib.save(nib.Nifti1Image(ids, np.diag([-4.0, -4, 4, 1])), tmp_path / "map.nii")
+    shared = ("--region", "abdomen", "--steps", 2)
+    code, out, err = call(
+        capsys, "synthesize", tmp_path / "map.nii", tmp_path / "ct.nii.gz", *shared, "--model", models[""]
+    )
+    assert code == 0, err
+    assert "20 x 22 x 24 voxels of 4 mm, synthetic" in out
+    made = nib.load(tmp_path / "ct.nii.gz")
+    assert made.shape == ids.shape
+    assert b"Not for diagnosis" in made.header["descrip"].item()
+    code, out, err = call(
+        capsys, "generate-lesion", tmp_path / "map.nii", tmp_path / "sick.nii.gz", *shared,
+        "--organ", "liver", "--radius", 9, "--model", models["lesion"],
+    )  # fmt: skip
+    assert code == 0, err
+    image, mask = (nib.load(tmp_path / name) for name in ("sick.nii.gz", "sick_lesion.nii.gz"))
+    assert image.shape == mask.shape
+    assert (image.affine == mask.affine).all()
+    assert 0 < np.asarray(mask.dataobj).mean() < 0.5
+    assert {"ct.nii.gz.png", "sick.nii.gz.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -1,0 +1,110 @@
+"""Verbs that draw CTs which nobody has, from a map of their anatomy; what they write says that it is synthetic."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows import terminal
+from flows.cli_apply import ModelOption, Options, OutputArgument, opened
+from flows.cli_data import LakeOption
+from flows.progress import tell
+from infra.errors import UserError
+from preprocessing.case import RegionName
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from training.applications.synthesize import SynthesizeConfig
+
+MapArgument = Annotated[
+    Path, typer.Argument(metavar="MAP", help="A file of class ids: TotalSegmentator's 1-117, 118 = rest of the body.")
+]
+DrawnRegionOption = Annotated[RegionName, typer.Option("--region", help="What the map shows.")]
+
+
+def synthesize(
+    anatomy: MapArgument,
+    output: OutputArgument,
+    region: DrawnRegionOption,
+    model: ModelOption = "",
+    steps: Annotated[int, typer.Option(min=1, help="Noise levels; more is slower and finer.")] = 50,
+    seed: Annotated[int, typer.Option(help="Another seed, another person of this anatomy.")] = 0,
+    lake: LakeOption = "",
+) -> None:
+    """Draw a CT that nobody has, from a map of its anatomy."""
+    from training.applications.synthesize import SynthesizeConfig
+
+    _draw(
+        "synthesize", anatomy, output, Options(model, "", region, lake, True), SynthesizeConfig(steps=steps, seed=seed)
+    )
+
+
+def generate_lesion(
+    anatomy: MapArgument,
+    output: OutputArgument,
+    region: DrawnRegionOption,
+    organ: Annotated[str, typer.Option("--organ", help="Class in which the lesion lies, e.g. liver.")],
+    radius: Annotated[float, typer.Option("--radius", min=0.5, help="Of the lesion, in mm.")] = 8.0,
+    model: ModelOption = "",
+    steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 50,
+    seed: Annotated[int, typer.Option(help="Decides the place in the organ and the image.")] = 0,
+    lake: LakeOption = "",
+) -> None:
+    """Draw a CT with a lesion somewhere in an organ of a map, and its mask as OUTPUT's name with `_lesion`."""
+    from training.applications.synthesize import SynthesizeConfig
+
+    config = SynthesizeConfig(steps=steps, seed=seed)
+    _draw("generate-lesion", anatomy, output, Options(model, "lesion", region, lake, True), config, (organ, radius))
+
+
+def _draw(
+    verb: str,
+    anatomy: Path,
+    output: Path,
+    options: Options,
+    config: "SynthesizeConfig",
+    lesion: tuple[str, float] | None = None,
+) -> None:
+    """A CT of a map in a file, a picture of it, and the mask of the lesion."""
+    from preprocessing.encoding.image import write_volume
+    from preprocessing.resample import resample_onto
+    from training.applications.anatomy_map import read_map
+    from training.applications.synthesize import lesion_within
+    from training.applications.synthesize import synthesize as draw
+
+    model = opened(options)
+    assert options.region is not None
+    if options.region not in model.seal.seen:
+        raise UserError(f"this model has never seen a {options.region}; it knows {', '.join(model.seal.seen)}")
+    given = read_map(anatomy, options.region, model.recipe.spacing_mm)
+    mask = None if lesion is None else lesion_within(given, *lesion, config.seed)
+    with terminal.bars():
+        drawn = draw(given, model, config, lambda n, total: tell(verb, n, total, "network evaluations"), mask)
+    write_volume(drawn.hu_zyx, drawn.geometry, output)
+    ids = resample_onto(given.ids_ZYX, given.geometry, drawn.geometry, nearest=True)
+    if mask is not None:
+        own = resample_onto(mask.astype("uint8"), given.geometry, drawn.geometry, nearest=True)
+        write_volume(own, drawn.geometry, lesion_path(output))
+        ids = ids * (own == 0)
+    _drawn_picture(drawn.hu_zyx, ids, options.region, output.with_name(f"{output.name}.png"), f"{verb}, synthetic")
+    size = " x ".join(str(n) for n in drawn.hu_zyx.shape)
+    terminal.out().print(f"{output}: {size} voxels of {model.recipe.spacing_mm:g} mm, synthetic", markup=False)
+
+
+def lesion_path(output: Path) -> Path:
+    """Where the mask of a drawn lesion lies beside its image."""
+    ending = "".join(output.suffixes[-2:]) if output.name.endswith(".gz") else output.suffix
+    return output.with_name(f"{output.name.removesuffix(ending)}_lesion{ending}")
+
+
+def _drawn_picture(hu: "NDArray", ids: "NDArray", region: RegionName, path: Path, title: str) -> None:
+    from evaluation.pictures import png, strip
+    from evaluation.tasks.context import Panel, Picture
+    from preprocessing.regions import WINDOWS
+
+    panels = [Panel("anatomy map", ids.astype("float32")), Panel("drawn", hu, WINDOWS[region])]
+    path.write_bytes(png(strip(Picture(title, panels))))
+
+
+VERBS = (synthesize, generate_lesion)

@@ -1,0 +1,133 @@
+"""A CT that nobody has: drawn from an anatomy map, region and position, with a lesion where one is wanted.
+
+The whole map is one field, in overlapping windows and one update a step (SPEC §6.1). With a lesion only the box around
+it is drawn (SPEC §6.5).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from infra.config import Config
+from infra.errors import UserError
+from preprocessing.anatomy import class_ids
+from preprocessing.geometry import Geometry
+from preprocessing.regions import REGIONS, WINDOWS
+from training.applications.anatomy_map import AnatomyMap
+from training.applications.region_field import OnEvaluation, predictor
+from training.diffusion import Schedule
+from training.models import Model
+from training.objectives import lesion_mask_control
+from training.sampling import Scene, ddim, draw_noise, uniform_timesteps
+
+AIR_HU = -1000.0
+
+
+class SynthesizeConfig(Config):
+    """How a volume is drawn."""
+
+    steps: int = Field(50, ge=1)
+    start: int = Field(990, ge=1, description="t of the first step")
+    eta: float = Field(0.0, ge=0, le=1, description="0: DDIM; 1: draws from the posterior at every step")
+    margin_voxels: int = Field(8, ge=0, description="what is drawn around a lesion, and a patch at least")
+    overlap: float = Field(0.5, ge=0, lt=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """HU, clipped at the region's window, with its geometry."""
+
+    hu_zyx: NDArray[np.int16]
+    geometry: Geometry
+
+
+def synthesize(
+    given: AnatomyMap,
+    model: Model,
+    config: SynthesizeConfig,
+    on_evaluation: OnEvaluation,
+    lesion_zyx: NDArray[np.bool_] | None = None,
+) -> Synthesized:
+    """A CT of the map; with a lesion (on the map's grid; needs a lesion model) the box around it."""
+    window = WINDOWS[given.region]
+    padded, before = _at_least(given.ids_ZYX, model.config.patch)
+    lesion = None if lesion_zyx is None else _at_least(lesion_zyx, model.config.patch)[0]
+    place = _box(padded.shape, lesion, model.config.patch, config.margin_voxels)
+    scene = _scene(given, padded, place, lesion)
+    timesteps, generator = uniform_timesteps(config.start, config.steps), torch.Generator().manual_seed(config.seed)
+    predict = predictor(model, scene, config.overlap, len(timesteps), on_evaluation)
+    noise = draw_noise(torch.zeros(1, *padded[place].shape), generator)
+    x = ddim(predict, noise, timesteps, Schedule(model.config.timesteps), config.eta, generator)[0].numpy()
+    own = tuple(
+        slice(max(p.start, b), min(p.stop, b + n)) for p, b, n in zip(place, before, given.ids_ZYX.shape, strict=True)
+    )
+    hu = np.rint(window.to_hu(x)).astype(np.int16)
+    hu = hu[tuple(slice(o.start - p.start, o.stop - p.start) for o, p in zip(own, place, strict=True))]
+    origin = given.geometry.world([o.start - b for o, b in zip(own, before, strict=True)])
+    return Synthesized(hu, replace(given.geometry, shape=hu.shape, origin_mm=tuple(origin.tolist())))
+
+
+def _scene(
+    given: AnatomyMap, padded_ZYX: NDArray[np.uint8], place: tuple[slice, ...], lesion_ZYX: NDArray[np.bool_] | None
+) -> Scene:
+    anatomy, start = torch.as_tensor(padded_ZYX[place]), [float(p.start) for p in place]
+    air = WINDOWS[given.region].normalise(np.full(anatomy.shape, AIR_HU))
+    depth, height, width = padded_ZYX.shape
+    return Scene(
+        region=REGIONS.index(given.region),
+        anatomy_ZYX=anatomy,
+        start_zyx=(start[0], start[1], start[2]),
+        step_zyx=(1.0, 1.0, 1.0),
+        canvas_zyx=(depth, height, width),
+        control_CZYX=None if lesion_ZYX is None else lesion_mask_control(torch.as_tensor(lesion_ZYX[place]))[None],
+        body_ZYX=anatomy > 0,
+        outside_ZYX=torch.as_tensor(air),
+    )
+
+
+def lesion_within(given: AnatomyMap, organ: str, radius_mm: float, seed: int) -> NDArray[np.bool_]:
+    """A ball that lies wholly inside an organ of a map, anywhere in it.
+
+    Raises:
+        UserError: there is no such class, the map does not show it, or no ball of that size fits into it.
+    """
+    known = class_ids()
+    if organ not in known:
+        near = ", ".join(sorted(name for name in known if organ.split("_")[0] in name)[:6])
+        raise UserError(f"{organ!r} is no class of the anatomy{f'; there is {near}' if near else ''}")
+    inside = given.ids_ZYX == known[organ]
+    if not inside.any():
+        raise UserError(f"the map shows no {organ}; choose an organ that it names")
+    depth = ndimage.distance_transform_edt(inside, sampling=given.geometry.spacing_mm)
+    places = np.argwhere(depth > radius_mm)
+    if not len(places):
+        raise UserError(
+            f"no ball of {radius_mm:g} mm fits into the {organ}, which is {2 * depth.max():.0f} mm thick at most; "
+            "choose a smaller radius"
+        )
+    centre = places[np.random.default_rng(seed).integers(len(places))]
+    away = (np.indices(inside.shape) - centre.reshape(3, 1, 1, 1)) * np.reshape(given.geometry.spacing_mm, (3, 1, 1, 1))
+    return np.linalg.norm(away, axis=0) <= radius_mm
+
+
+def _at_least(array_ZYX: NDArray, patch: int) -> tuple[NDArray, tuple[int, ...]]:
+    """The array with 0 around it where it is smaller than a patch, and how much lies before it."""
+    missing = [max(0, patch - n) for n in array_ZYX.shape]
+    before = tuple(m // 2 for m in missing)
+    return np.pad(array_ZYX, [(b, m - b) for b, m in zip(before, missing, strict=True)]), before
+
+
+def _box(shape: tuple[int, ...], lesion_ZYX: NDArray[np.bool_] | None, patch: int, margin: int) -> tuple[slice, ...]:
+    """What is drawn: all of it, or at least a patch around a lesion."""
+    if lesion_ZYX is None:
+        return tuple(slice(0, n) for n in shape)
+    found = np.argwhere(lesion_ZYX)
+    low, high = found.min(0) - margin, found.max(0) + 1 + margin
+    size = np.minimum(np.maximum(high - low, patch), shape)
+    start = np.clip((low + high - size) // 2, 0, np.asarray(shape) - size)
+    return tuple(slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
