@@ -66,7 +66,8 @@ def open_model(
         wanted, is_ = (f"a model fine-tuned for {kind}" if kind else "a pre-trained model" for kind in (task, found))
         raise UserError(f"{lake.url_of(key)} is {is_}; this needs {wanted}: name one with --model")
     if not seal.recipe:
-        raise UserError(f"{lake.url_of(key)} does not say how its data were stored (an older meddiff); train it again")
+        where = lake.url_of(key)
+        raise UserError(f"{where} does not say how its data were stored (an older meddiff): remove it, train again")
     network, config, _ = load_network(lake, key)
     placed = place(network, default_device(), precision)
     return Model(placed, config, seal, Recipe.model_validate(seal.recipe), lake.url_of(key))

@@ -6,6 +6,7 @@ that only the working is proved. Rows are flat and have equal keys. A new benchm
 
 BENCHMARKS = {
     "convert": "benchmarks.convert",
+    "denoise": "benchmarks.denoise",
     "duplicates": "benchmarks.duplicates",
     "store": "benchmarks.store",
     "train": "benchmarks.train",

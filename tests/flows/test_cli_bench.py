@@ -41,6 +41,17 @@ def test_store_compares_formats_and_readers(real_data, capsys):
     assert asked["lz4-shuffle 64/256", "tensorstore"] < asked["lz4-shuffle 64/256", "zarr"]
 
 
+def test_denoise_judges_patients_that_it_was_not_trained_on(real_data, capsys):
+    code, out, _ = _call(capsys, "denoise", "--data", real_data, "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {row["patient"] for row in rows} == {"head-neck__pt_7", "head-neck__pt_98"}
+    assert {row["noise"] for row in rows} == {"white", "correlated"}
+    assert {"noisy", "gaussian", "tv", "nlm", "ours-mean", "ours-restore"} <= {row["method"] for row in rows}
+    noisy = [row["psnr_db"] for row in rows if row["method"] == "noisy"]
+    assert all(22 < value < 23.5 for value in noisy)  # 10·log10(2²/.15²) = 22.5
+
+
 def test_convert_measures_every_side_in_turn_and_says_where_our_time_goes(real_data, monkeypatch):
     sys.path.insert(0, str(cli_bench.CHECKOUT / "tests"))
     from benchmarks import convert
