@@ -16,7 +16,7 @@ from training.conditioning import (
     encode_position,
     stack_axes,
 )
-from training.config import ModelConfig
+from training.config import PRETRAIN_PRESETS, ModelConfig
 
 
 def conditions(size=4, seed=0):
@@ -107,3 +107,13 @@ def test_what_is_withheld_is_null_everywhere():
     maps = conditions().without_region().without_anatomy()
     assert maps.region_B.tolist() == [NULL_REGION, NULL_REGION]
     assert maps.anatomy_BZYX.unique().tolist() == [119]
+
+
+@pytest.mark.parametrize("preset", PRETRAIN_PRESETS)
+def test_no_presets_finest_frequency_aliases_at_the_image_level(preset):
+    """A whole region is `patch` voxels there; a period of fewer than 4 of them is noise to the network."""
+    model = PRETRAIN_PRESETS[preset]().model
+    u_11N = torch.linspace(-1, 1, 10_000, dtype=torch.float64).reshape(1, 1, -1)
+    finest_N = encode_position(u_11N, model.position_frequencies)[0, model.position_frequencies]
+    periods = float((torch.diff(torch.sign(finest_N + 1e-9)) != 0).sum()) / 2
+    assert model.patch / periods == pytest.approx(4, abs=0.3)
