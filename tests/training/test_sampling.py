@@ -1,5 +1,7 @@
 """Sliding-window noise estimates and the samplers: the invariants of SPEC §6.1 and §3.3."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,48 @@ def test_each_batched_network_call_is_one_evaluation():
     predict(field((3, 8, 8, 16)), 10)
     assert network.batches == [4, 4, 1]
     assert predict.evaluations == len(told) == 3
+
+
+def beside_the_body(shape, *, guidance=1.0, max_batch=3):
+    """A predictor of a field whose body fills only its first half along x, and the network that it asks."""
+    body = torch.zeros(shape, dtype=torch.bool)
+    body[:, :, :9] = True
+    outside = torch.full(shape, -0.5)
+    network = Pointwise()
+    given = replace(scene(shape), body_ZYX=body, outside_ZYX=outside)
+    predict = NoisePredictor(network, [given], 8, max_batch=max_batch, guidance=guidance, schedule=SCHEDULE)
+    return predict, network, outside
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_how_often_the_network_is_asked_is_known_before(guidance):
+    predict, network, _ = beside_the_body((8, 16, 24), guidance=guidance)
+    expected = predict.evaluations_per_call
+    predict(field((1, 8, 16, 24)), 300)
+    assert len(network.batches) == predict.evaluations == expected
+
+
+def test_the_network_is_not_asked_about_windows_without_body():
+    shape = (8, 16, 24)
+    predict, network, _ = beside_the_body(shape, max_batch=100)
+    predict(field((1, *shape)), 300)
+    assert network.batches == [3 * 3]  # of 3 x 5 windows those that begin before the ninth column
+
+
+def test_away_from_the_body_the_state_goes_to_what_is_known_there():
+    shape, x = (8, 16, 24), field((1, 8, 16, 24))
+    predict, _, outside = beside_the_body(shape)
+    eps = predict(x, 300)
+    x0 = SCHEDULE.predict_x0(x, eps, 300)[0]
+    torch.testing.assert_close(x0[..., 20:], outside[..., 20:])
+    everywhere = NoisePredictor(Pointwise(), [scene(shape)], 8)(x, 300)
+    torch.testing.assert_close(eps[..., :4], everywhere[..., :4])
+
+
+def test_windows_without_body_need_to_be_known():
+    given = replace(scene((8, 8, 16)), body_ZYX=torch.zeros((8, 8, 16), dtype=torch.bool))
+    with pytest.raises(ValueError, match="need the schedule and x_0 outside"):
+        NoisePredictor(Pointwise(), [given], 8, schedule=SCHEDULE)
 
 
 def test_fields_of_one_batch_may_have_their_own_t():
