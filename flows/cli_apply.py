@@ -14,6 +14,7 @@ from flows.session import open_session
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.case import RegionName
+from preprocessing.geometry import Geometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,10 +42,14 @@ OutputArgument = Annotated[Path, typer.Argument(metavar="OUTPUT", help=".nii.gz,
 
 
 class Outcome(NamedTuple):
-    """What came of a scan: an array on its grid (int16 HU, or a float map of it), and a sentence of what was done."""
+    """What came of a scan: an array (int16 HU, or a float map of it), and a sentence of what was done.
+
+    It lies on the scan's grid unless it has a `geometry` of its own.
+    """
 
     array: "NDArray"
     said: str
+    geometry: Geometry | None = None
 
     @property
     def is_map(self) -> bool:
@@ -142,6 +147,29 @@ def inpaint(
     _on_each("inpaint", [(scan, output)], Options(model, "lesion", region, lake, preview), apply)
 
 
+def superresolve(
+    scan: ScanArgument,
+    output: OutputArgument,
+    model: ModelOption = "",
+    region: RegionOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 100,
+    seed: Annotated[int, typer.Option(help="Another seed, other details.")] = 0,
+    preview: PreviewOption = True,
+    lake: LakeOption = "",
+) -> None:
+    """Thinner slices for your own CT, as many times as the model was fine-tuned for; written as one file."""
+    from training.applications.superresolve import SuperresolveConfig
+    from training.applications.superresolve import superresolve as draw_slices
+
+    config = SuperresolveConfig(steps=steps, seed=seed)
+
+    def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
+        done = draw_slices(scan, model, config, on_evaluation)
+        return Outcome(done.hu_zyx, f"slices of {done.geometry.spacing_mm[0]:.3g} mm drawn", done.geometry)
+
+    _on_each("superresolve", [(scan, output)], Options(model, "superresolution", region, lake, preview), apply)
+
+
 class Options(NamedTuple):
     """What all verbs have in common; `task` is the fine-tuning that the model must be of."""
 
@@ -194,8 +222,8 @@ def _on_one(verb: str, source: Path, output: Path, model: "Model", options: Opti
         for warning in require_seen(scan, model):
             terminal.err().print(warning, markup=False)
         done = apply(scan, model, lambda n, total: tell(stage, n, total + 1, "network evaluations"))
-        if done.is_map:
-            write_volume(done.array, scan.volume.geometry, output)
+        if done.is_map or done.geometry:
+            write_volume(done.array, done.geometry or scan.volume.geometry, output)
         else:
             derivation = f"MedDiff {verb}: {done.said}; model {model.url}"
             write_image(Original(scan.case, scan.volume), done.array, output, derivation)
@@ -214,7 +242,7 @@ def _picture(scan: "Scan", done: Outcome, path: Path) -> None:
 
     window = WINDOWS[max(scan.regions, key=lambda extent: extent.z_stop - extent.z_start).name]
     before = scan.stored.read_all("image")
-    result = onto(done.array, scan.volume.geometry, scan.stored.geometry(0))
+    result = onto(done.array, done.geometry or scan.volume.geometry, scan.stored.geometry(0))
     if done.is_map:
         panels, shown = [Panel("image", before, window), Panel("anomaly map, HU", result)], result
     else:
@@ -241,4 +269,4 @@ def _inputs_and_outputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     return [(path, output / path.name) for path in inputs]
 
 
-VERBS = (denoise, detect, inpaint)
+VERBS = (denoise, detect, superresolve, inpaint)

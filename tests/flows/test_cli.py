@@ -122,6 +122,7 @@ def test_every_verb_explains_itself(capsys):
         "denoise",
         "detect",
         "inpaint",
+        "superresolve",
         "synthesize",
         "generate-lesion",
         "run",

@@ -13,6 +13,7 @@ from infra.errors import UserError
 from infra.lake import open_lake
 from infra.settings import Settings
 from preprocessing.geometry import Geometry
+from preprocessing.orient import turn_towards
 from preprocessing.recipe import Recipe
 from preprocessing.regions import WINDOWS, RegionExtent
 from training.applications.denoise import DenoiseConfig, denoise
@@ -22,6 +23,7 @@ from training.applications.inpaint import InpaintConfig, inpaint
 from training.applications.mask import read_mask
 from training.applications.region_field import RegionField
 from training.applications.scan import Change, apply_changes, fading, find_case, onto, prepare
+from training.applications.superresolve import SuperresolveConfig, superresolve
 from training.config import FinetuneConfig, PretrainConfig, TrainConfig
 from training.diffusion import Schedule
 from training.launch import finetune, pretrain
@@ -271,6 +273,68 @@ def test_a_model_that_knows_the_healthy_organ_finds_what_is_not(tmp_path, model)
     np.testing.assert_allclose(found.map_zyx[25, 11, 12], abs(hu[25, 11, 12] - 60), atol=1)
     assert (found.map_zyx > 150).sum() == 27
     assert found.score_hu > 200
+
+
+@pytest.fixture(scope="module")
+def thin_model(tiny_lake, recipe, model):
+    """A ControlNet that draws two slices for one, trained for a few steps."""
+    train = TrainConfig(
+        iterations=4, batch_size=2, accumulate=1, learning_rate=1e-2, warmup=2, validation_samples=0, picture_every=0
+    )
+    base = model.url.removeprefix(f"{tiny_lake.url}/")
+    config = FinetuneConfig(preset="tiny", task="superresolution", factor=2, train=train)
+    return open_model(f"{tiny_lake.url}/{finetune(tiny_lake, recipe, config, base).key}", task="superresolution")
+
+
+class KeepsTheControl(nn.Module):
+    """Draws what it is given: the interpolated slices."""
+
+    def __init__(self):
+        super().__init__()
+        self.none = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def forward(self, x_B1ZYX, t_B, conditions, control=None):
+        assert (conditions.anatomy_BZYX == 119).all()
+        return Schedule().predict_eps(x_B1ZYX, control, t_B)
+
+
+def thick_scan(tmp_path, model, spacing=(8.0, 4.0, 4.0), **ct):
+    path = write_ct(tmp_path / "thick.nii.gz", spacing=spacing, **ct)
+    return prepare(find_case(path, "chest"), model.recipe, open_lake(str(tmp_path / "scratch")))
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAI"])
+def test_thin_slices_have_the_means_of_the_thick_ones_and_lie_between_them(tmp_path, thin_model, codes):
+    scan, heard = thick_scan(tmp_path, thin_model, codes=codes), []
+    known = replace(thin_model, network=KeepsTheControl())
+    config = SuperresolveConfig(steps=4, sigma_n=1e-4)  # trusts the slices, to the end
+    done = superresolve(scan, known, config, lambda *at: heard.append(at))
+    depth, height, width = scan.volume.image.shape
+    assert done.hu_zyx.shape == (2 * depth, height, width)
+    assert done.geometry.spacing_mm == (4.0, 4.0, 4.0)
+    turn = turn_towards(scan.volume.geometry)
+    source, own = turn.array(scan.volume.image), turn.geometry(scan.volume.geometry)
+    middles = done.geometry.world([(0.5, 0, 0), (2 * depth - 1.5, height - 1, width - 1)])
+    np.testing.assert_allclose(middles, own.world([(0, 0, 0), (depth - 1, height - 1, width - 1)]), atol=1e-6)
+    means = done.hu_zyx.reshape(depth, 2, height, width).mean(1)
+    inside = np.abs(WINDOWS["chest"].normalise(source)) < 0.95
+    np.testing.assert_allclose(means[2:-2][inside[2:-2]], source[2:-2][inside[2:-2]], atol=2)
+    assert heard[-1][0] == heard[-1][1]
+
+
+def test_a_trained_network_adds_something_of_its_own(tmp_path, thin_model):
+    scan = thick_scan(tmp_path, thin_model)
+    one, same, other = (
+        superresolve(scan, thin_model, SuperresolveConfig(steps=2, seed=seed), nothing).hu_zyx for seed in (0, 0, 1)
+    )
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_slices_that_the_model_was_not_made_for_are_refused(tmp_path, thin_model):
+    scan = thick_scan(tmp_path, thin_model, spacing=(3.0, 4.0, 4.0))
+    with pytest.raises(UserError, match=r"slices of 3 mm in 2 make 1\.5 mm, .* it takes slices of about 8 mm"):
+        superresolve(scan, thin_model, SuperresolveConfig(steps=1), nothing)
 
 
 @pytest.mark.parametrize(
