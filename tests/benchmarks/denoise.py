@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from rich.console import Console
 from rich.progress import track
 
 from evaluation import baselines
@@ -41,6 +42,7 @@ from training.restoration import consistent_start, diffpir, identity_step, poste
 from training.sampling import NoisePredictor, uniform_timesteps
 
 TITLE = "denoise: PSNR in dB within the body, data range 2; mean and spread over three draws of noise of σ = .15"
+CONSOLE = Console(stderr=True)
 SIGMA, SEEDS = 0.15, (0, 1, 2)
 FIELD, QUICK = (48, 80, 80), (32, 32, 32)
 JUDGED = {"chest-full", "head-neck__pt_98", "head-neck__pt_7"}
@@ -118,7 +120,7 @@ def run(data: Path, quick: bool = False) -> list[dict]:
         config = PretrainConfig(preset="bench-denoise", model=MODEL, train=TRAIN)
         network, minutes = train_on_others(lake, config.replace(train=TRAIN.replace(iterations=2)) if quick else config)
         rows = []
-        for subject in track(judged(lake), "judging"):
+        for subject in track(judged(lake), "judging", console=CONSOLE):
             rows += list(judge(network, subject, QUICK if quick else FIELD, SEEDS[: 1 if quick else None], minutes))
         return rows
 
@@ -126,8 +128,9 @@ def run(data: Path, quick: bool = False) -> list[dict]:
 def train_on_others(lake: Lake, config: PretrainConfig) -> tuple[torch.nn.Module, float]:
     """The network, and how many minutes its training took."""
     started = time.monotonic()
-    steps = iter(track(range(config.train.iterations // config.train.log_every), "training"))
-    trained = pretrain(lake, RECIPE, config, on_log=lambda *_: next(steps, None))
+    logged = iter(track(range(config.train.iterations // config.train.log_every), "training", console=CONSOLE))
+    trained = pretrain(lake, RECIPE, config, on_log=lambda *_: next(logged, None))
+    next(logged, None)
     return load_network(lake, trained.key)[0], (time.monotonic() - started) / 60
 
 
