@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from rich.console import Console
 from rich.progress import track
 
 from evaluation import baselines
 from evaluation.metrics import psnr
 from evaluation.tasks.context import to_tensor
 from evaluation.tasks.crop import Crop, Subject, crop_body
+from flows import terminal
 from infra.lake import Lake, open_lake
 from preprocessing.case import Case
 from preprocessing.ingest import ingest
@@ -42,7 +42,6 @@ from training.restoration import consistent_start, diffpir, identity_step, poste
 from training.sampling import NoisePredictor, uniform_timesteps
 
 TITLE = "denoise: PSNR in dB within the body, data range 2; mean and spread over three draws of noise of σ = .15"
-CONSOLE = Console(stderr=True)
 SIGMA, SEEDS = 0.15, (0, 1, 2)
 FIELD, QUICK = (48, 80, 80), (32, 32, 32)
 JUDGED = {"chest-full", "head-neck__pt_98", "head-neck__pt_7"}
@@ -120,7 +119,7 @@ def run(data: Path, quick: bool = False) -> list[dict]:
         config = PretrainConfig(preset="bench-denoise", model=MODEL, train=TRAIN)
         network, minutes = train_on_others(lake, config.replace(train=TRAIN.replace(iterations=2)) if quick else config)
         rows = []
-        for subject in track(judged(lake), "judging", console=CONSOLE):
+        for subject in track(judged(lake), "judging", console=terminal.err()):
             rows += list(judge(network, subject, QUICK if quick else FIELD, SEEDS[: 1 if quick else None], minutes))
         return rows
 
@@ -128,7 +127,7 @@ def run(data: Path, quick: bool = False) -> list[dict]:
 def train_on_others(lake: Lake, config: PretrainConfig) -> tuple[torch.nn.Module, float]:
     """The network, and how many minutes its training took."""
     started = time.monotonic()
-    logged = iter(track(range(config.train.iterations // config.train.log_every), "training", console=CONSOLE))
+    logged = iter(track(range(config.train.iterations // config.train.log_every), "training", console=terminal.err()))
     trained = pretrain(lake, RECIPE, config, on_log=lambda *_: next(logged, None))
     next(logged, None)
     return load_network(lake, trained.key)[0], (time.monotonic() - started) / 60
