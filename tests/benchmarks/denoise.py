@@ -44,6 +44,7 @@ from training.sampling import NoisePredictor, uniform_timesteps
 TITLE = "denoise: PSNR in dB within the body, data range 2; mean and spread over three draws of noise of σ = .15"
 SIGMA, SEEDS = 0.15, (0, 1, 2)
 FIELD, QUICK = (32, 64, 64), (32, 32, 32)
+QUICK_CASES = "head-neck__pt_(2|54|7)"
 JUDGED = {"chest-full", "head-neck__pt_98", "head-neck__pt_7"}
 VALIDATION = {"head-neck__pt_54"}
 TRAINING = re.compile("lung-lesion|lung-two-visits__.*|abdomen-3mm|abdomen-dicom|head-4mm|head-neck__.*")
@@ -80,11 +81,11 @@ SMOOTHERS: dict[str, tuple[float, ...]] = {
 class RealPatients(FolderSource):
     """The real CTs, each patient in the split that this benchmark gives it; the others are left out."""
 
-    only: str = Field("", description="how the ids of the cases begin that are taken")
+    only: str = Field(".*", description="pattern of the ids of the cases that are taken")
 
     def cases(self, *_: object) -> list[Case]:
         """The cases of the three splits."""
-        healthy = [case for case in super().cases() if not case.problem and case.id.startswith(self.only)]
+        healthy = [case for case in super().cases() if not case.problem and re.fullmatch(self.only, case.id)]
         return [
             case.replace(split=split, declared_regions=tuple(filter(None, [REGIONS.get(case.id)])))
             for case in healthy
@@ -115,7 +116,7 @@ def run(data: Path, quick: bool = False) -> list[dict]:
     """A row per patient, region, kind of noise and method."""
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:
         lake = open_lake(folder)
-        ingest(lake, RECIPE, [RealPatients(path=str(data), only="head-neck__" if quick else "")])
+        ingest(lake, RECIPE, [RealPatients(path=str(data), only=QUICK_CASES if quick else ".*")])
         config = PretrainConfig(preset="bench-denoise", model=MODEL, train=TRAIN)
         network, minutes = train_on_others(lake, config.replace(train=TRAIN.replace(iterations=2)) if quick else config)
         rows = []

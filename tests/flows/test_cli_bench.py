@@ -42,11 +42,12 @@ def test_store_compares_formats_and_readers(real_data, capsys):
     assert 0 < default["requests"] <= asked["lz4-shuffle 64/256", "tensorstore"]
 
 
+@pytest.mark.slow
 def test_denoise_judges_patients_that_it_was_not_trained_on(real_data, capsys):
     code, out, _ = _call(capsys, "denoise", "--data", real_data, "--quick", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert {row["patient"] for row in rows} == {"head-neck__pt_7", "head-neck__pt_98"}
+    assert {row["patient"] for row in rows} == {"head-neck__pt_7"}
     assert {row["noise"] for row in rows} == {"white", "correlated"}
     assert {"noisy", "gaussian", "tv", "nlm", "ours-mean", "ours-restore"} <= {row["method"] for row in rows}
     noisy = [row["psnr_db"] for row in rows if row["method"] == "noisy"]
