@@ -18,6 +18,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from evaluation.tasks.context import Panel, Picture
@@ -105,9 +106,11 @@ def plane(volume_ZYX: NDArray, name: str, centre_zyx: Sequence[int] | None = Non
 
 
 def centre_of_interest(values_ZYX: NDArray) -> tuple[int, int, int]:
-    """The slices, rows and columns that hold most of an array's magnitude: where to look at a change or a map."""
+    """The centre of mass of an array's magnitude: where to look at a change or a map; its middle where all is 0."""
     size = np.abs(np.nan_to_num(np.asarray(values_ZYX, np.float32)))
-    z, y, x = (int(size.sum(axis=tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3))
+    if not size.any():
+        size = np.ones_like(size)
+    z, y, x = (round(float(c)) for c in ndimage.center_of_mass(size))
     return z, y, x
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from report_example import Panel, example, pictures
 
-from evaluation.pictures import nice, panel_pngs, plane, png, scale_of, strip
+from evaluation.pictures import centre_of_interest, nice, panel_pngs, plane, png, scale_of, strip
 from evaluation.plots import curves, interval_bar, ticks
 from evaluation.report import render
 from preprocessing.regions import WINDOWS, Window
@@ -170,3 +170,10 @@ def test_an_interval_bar_lies_within_its_scale():
     assert [float(v) for v in re.findall(r'x[12]="([\d.]+)"', bar)] == [4, 50]
     assert interval_bar(float("nan"), 0, 1, (0, 1)) == ""
     assert "<line" not in interval_bar(5, float("nan"), float("nan"), (5, 5))
+
+
+def test_a_picture_looks_where_something_changed():
+    change = np.zeros((9, 11, 13), np.float32)
+    assert centre_of_interest(change) == (4, 5, 6)
+    change[2, 3:6, 10] = (-5, 1, -5)
+    assert centre_of_interest(change) == (2, 4, 10)
