@@ -5,6 +5,7 @@ Columns that an older meddiff did not write are empty; a newer format is refused
 
 import io
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, BinaryIO, Literal
 
 import pandas as pd
@@ -96,7 +97,9 @@ def decode(stream: BinaryIO, where: str, columns: Collection[str]) -> tuple[pd.D
         raise UserError(f"{where} has format {number}; this meddiff reads up to {FORMAT}: install a newer one")
     there = set(file.schema_arrow.names)
     empty = pa.chunked_array([[""] * file.metadata.num_rows])
-    found = {n: _column(n, file.read([n]).column(n) if n in there else empty) for n in columns}
+    # one column gains nothing from threads, and a process that ends beside Arrow's was aborted once
+    read = partial(file.read, use_threads=False)
+    found = {n: _column(n, read([n]).column(n) if n in there else empty) for n in columns}
     return pd.DataFrame(found), notes
 
 
