@@ -120,7 +120,8 @@ class S3Objects:
     def list(self, prefix: str) -> list[str]:
         """Sorted keys below a prefix."""
         top = f"{self.root}/{prefix}" if prefix else self.root
-        return sorted(name.removeprefix(f"{self.root}/") for name in self.files.find(top))
+        found = self.files.find(top)  # the prefix itself where objects appeared after an empty listing
+        return sorted(name.removeprefix(f"{self.root}/") for name in found if name.startswith(f"{top}/"))
 
     def delete(self, key: str) -> None:
         """Remove the object."""

@@ -32,6 +32,7 @@ def test_what_is_written_is_read_listed_and_deleted(lake):
     assert lake.list("a") == ["a/b/c.txt", "a/d"]
     assert lake.list("a/b/") == ["a/b/c.txt"]
     assert lake.list("nothing") == []
+    assert lake.list("a/d") == []  # an object is no folder
     assert lake.exists("a/d")
     assert not lake.exists("a/b")
     lake.delete("a/d")
