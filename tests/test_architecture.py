@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ARROW = ("infra", "preprocessing", "training", "evaluation", "flows")
+FORMATS = ("preprocessing/decoding/", "preprocessing/encoding/", "preprocessing/sources/phantom/")
 HOMES = {
     "prefect": ("flows/",),
     "mlflow": ("infra/tracking.py",),
@@ -20,9 +21,10 @@ HOMES = {
     "httpx": ("infra/remote_http.py",),
     "huggingface_hub": ("infra/hub.py",),
     "tenacity": ("infra/fetch.py",),
-    "nibabel": ("preprocessing/decoding/", "preprocessing/sources/phantom/", "preprocessing/totalsegmentator.py"),
-    "pydicom": ("preprocessing/decoding/", "preprocessing/sources/phantom/"),
-    "SimpleITK": ("preprocessing/decoding/", "preprocessing/sources/phantom/"),
+    "nibabel": (*FORMATS, "preprocessing/totalsegmentator.py"),
+    "pydicom": FORMATS,
+    "SimpleITK": FORMATS,
+    "highdicom": ("preprocessing/encoding/",),
     "torch": ("training/", "evaluation/"),
     "monai": ("training/", "evaluation/"),
 }
