@@ -7,7 +7,7 @@ overwriting is asked for; the input itself, and a folder that holds anything but
 import shutil
 import uuid
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.errors import UserError
@@ -37,6 +37,11 @@ def check_free(output: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
     Raises:
         UserError: it is the input, or something lies there that may not be replaced.
     """
+    with _as_sentence(output):
+        _check_free(output, inputs, overwrite)
+
+
+def _check_free(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
     place = output.resolve()
     if any(Path(path).resolve() == place or Path(path).resolve().is_relative_to(place) for path in inputs):
         raise UserError(f"{output} is the input itself, which is never replaced; name another output.")
@@ -59,22 +64,34 @@ def whole(output: Path) -> Generator[Path]:
     """
     partial = output.with_name(f".partial-{uuid.uuid4().hex[:8]}-{output.name}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        _publish(partial, output)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{output} cannot be written ({reason}); free space or name another output.") from error
+        with _as_sentence(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            _publish(partial, output)
     finally:
         _remove(partial)
 
 
+@contextmanager
+def _as_sentence(output: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{output} cannot be written ({reason}); mend that or name another output.") from error
+
+
 def _publish(partial: Path, output: Path) -> None:
-    """Renames; a folder that was there steps aside first."""
+    """Renames; a folder that was there steps aside first, and comes back where that fails."""
     aside = partial.with_name(f"{partial.name}-old")
     if output.is_dir():
         output.rename(aside)
-    partial.replace(output)
+    try:
+        partial.replace(output)
+    except OSError:
+        if aside.exists():
+            aside.rename(output)
+        raise
     _remove(aside)
 
 
@@ -82,4 +99,5 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
