@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from preprocessing.case import Case, CaseError
@@ -83,7 +84,7 @@ def _scale(case: Case, header: DicomHeader) -> Scale:
 def _save(dataset: Dataset, folder: Path, number: int, count: int, header: DicomHeader) -> None:
     name = f"{number + 1:0{max(4, len(str(count)))}d}.dcm"
     try:
-        dataset.save_as(folder / name, enforce_file_format=True)
+        dcmwrite(folder / name, dataset, enforce_file_format=True)
     except OSError:
         raise
     except HEADER_ERRORS as error:

@@ -14,6 +14,7 @@ from preprocessing.decoding.dicom_pixels import stored_frames
 from preprocessing.decoding.dicom_stacks import along_normal, positions, slices_of, stacks
 from preprocessing.decoding.slice_grid import SAME_PLACE_MM, even_grid
 
+WORDS = {"OW": "u2", "OL": "u4", "OF": "u4", "OD": "u8", "OV": "u8"}  # values that are bytes in the file's own order
 PIXEL_TAGS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
@@ -66,6 +67,17 @@ def _without_pixels(whole: Dataset) -> Dataset:
     for element in pixels:
         del whole[element.tag]
     bare = deepcopy(whole)
+    _make_little(bare)
     for element in pixels:
         whole.add(element)
     return bare
+
+
+def _make_little(dataset: Dataset) -> None:
+    """Numbers of a big-endian file as they are written today; elsewhere nothing."""
+    if dataset.original_encoding[1] is not False:
+        return
+    for element in dataset.iterall():  # which reads every one of them
+        if element.VR in WORDS and isinstance(element.value, bytes):
+            kind = WORDS[element.VR]
+            element.value = np.frombuffer(element.value, f">{kind}").astype(f"<{kind}").tobytes()
