@@ -41,7 +41,11 @@ def write_nifti(
 
     `scale` makes HU of the numbers; `note` goes into the header. Labels take no more than the frame from the file.
     """
-    header = _header_like(path_like=like, labels=labels) if isinstance(like, Path) else _header_for(like)
+    header = _header_like(like) if isinstance(like, Path) else _header_for(like)
+    if labels:
+        header.extensions = Nifti1Extensions()
+        header["cal_min"] = header["cal_max"] = 0
+        header.set_intent("label")
     header.set_data_dtype(array_ZYX.dtype)
     scale = scale or Scale()
     header.set_slope_inter(scale.slope, scale.intercept)
@@ -61,16 +65,13 @@ def _loaded(path: Path) -> nib.Nifti1Pair:
     return image
 
 
-def _header_like(path_like: Path, labels: bool) -> nib.Nifti1Header:
+def _header_like(path: Path) -> nib.Nifti1Header:
     """The header of a file, as that of a single file."""
-    own = _loaded(path_like).header
+    own = _loaded(path).header
     kind = Nifti2Header if own.sizeof_hdr == Nifti2Header.sizeof_hdr else nib.Nifti1Header
     header = kind(own.binaryblock, own.endianness, check=False)
     header["magic"] = kind.single_magic
-    header.extensions = Nifti1Extensions() if labels else own.extensions
-    if labels:
-        header["cal_min"] = header["cal_max"] = 0
-        header.set_intent("label")
+    header.extensions = own.extensions
     return header
 
 
