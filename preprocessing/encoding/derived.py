@@ -63,8 +63,8 @@ def mark(dataset: Dataset, header: DicomHeader, derivation: Derivation, number: 
     for keyword in STALE:
         dataset.pop(keyword, None)
     reference = _source(dataset, header)
-    kind = [str(word) for word in dataset.get("ImageType") or ()]
-    dataset.ImageType = [*DERIVED.split("\\"), "AXIAL", *kind[3:]]
+    kind = dataset.get("ImageType") or ()
+    dataset.ImageType = [*DERIVED.split("\\"), "AXIAL", *([] if isinstance(kind, str) else kind[3:])]
     dataset.SeriesInstanceUID, dataset.SOPInstanceUID = derivation.uid("series"), derivation.uid("slice", number)
     dataset.SeriesNumber = series_number(header)
     dataset.SeriesDescription = f"{MAKER}, {WARNING}: {dataset.get('SeriesDescription') or ''}"[:64].rstrip(": ")

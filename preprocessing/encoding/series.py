@@ -4,7 +4,8 @@ On the source's own grid a slice keeps its header and its place; on another grid
 interpolated between uneven slices, it takes the header of the nearest one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,10 @@ def write_changed(
     folder.mkdir()
     for number, (header, dataset, stored) in enumerate(opened(source_slices(case))):
         old, new = before[number], after[number]
-        _prepare(dataset, header, derivation, number)
-        clipped += set_changed(dataset, header.frame, stored, old != new, new, _scale(case, header))
-        _save(dataset, folder, number, len(after), header)
+        with _writing(header):
+            _prepare(dataset, header, derivation, number)
+            clipped += set_changed(dataset, header.frame, stored, old != new, new, _scale(case, header))
+            dcmwrite(_file(folder, number, len(after)), dataset, enforce_file_format=True)
     return clipped
 
 
@@ -54,10 +56,11 @@ def write_regridded(
     clipped = 0
     folder.mkdir()
     for number, (header, dataset, _) in enumerate(opened(_nearest(source_slices(case), geometry))):
-        _prepare(dataset, header, derivation, number)
-        put(dataset, geometry, number)
-        clipped += set_all(dataset, hu_ZYX[number], _scale(case, header))
-        _save(dataset, folder, number, len(hu_ZYX), header)
+        with _writing(header):
+            _prepare(dataset, header, derivation, number)
+            put(dataset, geometry, number)
+            clipped += set_all(dataset, hu_ZYX[number], _scale(case, header))
+            dcmwrite(_file(folder, number, len(hu_ZYX)), dataset, enforce_file_format=True)
     return clipped
 
 
@@ -81,10 +84,15 @@ def _scale(case: Case, header: DicomHeader) -> Scale:
     return scale_of(case, 1.0 if frame.slope is None else frame.slope, frame.intercept or 0.0)
 
 
-def _save(dataset: Dataset, folder: Path, number: int, count: int, header: DicomHeader) -> None:
-    name = f"{number + 1:0{max(4, len(str(count)))}d}.dcm"
+def _file(folder: Path, number: int, count: int) -> Path:
+    return folder / f"{number + 1:0{max(4, len(str(count)))}d}.dcm"
+
+
+@contextmanager
+def _writing(header: DicomHeader) -> Generator[None]:
+    """What a slice's header does not allow is said of its file."""
     try:
-        dcmwrite(folder / name, dataset, enforce_file_format=True)
+        yield
     except OSError:
         raise
     except HEADER_ERRORS as error:

@@ -19,8 +19,14 @@ PIXEL_TAGS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 
 def source_slices(case: Case) -> tuple[DicomHeader, ...]:
-    """One header a slice, in the order in which `read_image` stacks them; `case` must have been read by it before."""
+    """One header a slice, in the order in which `read_image` stacks them; `case` must have been read by it before.
+
+    Raises:
+        CaseError: a file does not even say of which kind it is.
+    """
     headers = [header for path in case.image for header in read_headers(Path(path))]
+    if {header.path for header in headers} != set(case.image):
+        raise CaseError(f"{case.id}: the header of a file of it cannot be written again; write the result as .nii.gz.")
     ordered = along_normal(stacks(slices_of(headers)[0])[case.stack])
     kept = ordered[:1]
     for header in ordered[1:]:

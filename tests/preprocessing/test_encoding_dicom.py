@@ -71,11 +71,13 @@ def check_header(one: pydicom.Dataset, other: pydicom.Dataset, but=()) -> None:
 def test_every_slice_keeps_its_header_and_what_did_not_change(tmp_path):
     facts = {"PatientName": "Doe^Jané", "SpecificCharacterSet": "ISO_IR 100", "KVP": "120", "SeriesNumber": 4}
     facts |= {"FrameOfReferenceUID": "1.2.6.6", "SeriesDescription": "Abdomen", "WindowCenter": ["40", "50"]}
-    sources = write_dicom(tmp_path / "in", HU, PLACES, **facts)
+    stale = {"LargestImagePixelValue": 9, "InstanceCreationDate": "20010203", "SeriesTime": "1200"}
+    sources = write_dicom(tmp_path / "in", HU, PLACES, **facts, **stale)
     after, changed = result_of(case_of(*sources))
     assert write_image(case_of(*sources), after, tmp_path / "out", "dénoised \\ twice") == ()
-    check(tmp_path / "out", sources, after, changed)
+    check(tmp_path / "out", sources, after, changed, but=stale)
     one = pydicom.dcmread(tmp_path / "out/0001.dcm")
+    assert not set(stale) & {element.keyword for element in one}
     assert one.SeriesNumber == NUMBER_OFFSET + 4
     assert one.SeriesDescription == "MedDiff, not for diagnosis: Abdomen"
     assert re.fullmatch(r"MedDiff [\d.]+, not for diagnosis: d\?noised \? twice", one.DerivationDescription)
@@ -201,6 +203,32 @@ def test_hu_beyond_what_a_slice_can_store_are_clipped_with_a_finding(tmp_path):
     assert np.array_equal(read, np.clip(after, -1024, 3071))
 
 
+def test_a_header_that_says_little_or_too_little(tmp_path):
+    sources = write_dicom(tmp_path / "in", HU, PLACES, ImageType="ORIGINAL")
+    after, changed = result_of(case_of(*sources))
+    write_image(case_of(*sources), after, tmp_path / "out", "denoised")
+    check(tmp_path / "out", sources, after, changed)
+    assert list(pydicom.dcmread(tmp_path / "out/0001.dcm").ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+    for path in sources:
+        dataset = pydicom.dcmread(path)
+        del dataset.SOPClassUID
+        dataset.save_as(path)
+    case = case_of(*sources)
+    with pytest.raises(CaseError, match=r"thorax-7: the header .* cannot be written again"):
+        write_image(case, after, tmp_path / "again", "denoised")
+
+
+def test_a_header_that_no_writer_takes_is_refused(tmp_path, monkeypatch):
+    def refuse(path, dataset, **options):
+        raise ValueError("an element cannot be encoded")
+
+    case = case_of(*write_dicom(tmp_path / "in", HU, PLACES))
+    monkeypatch.setattr(series, "dcmwrite", refuse)
+    with pytest.raises(CaseError, match=r"\.dcm has a header that cannot be written again"):
+        write_image(case, HU, tmp_path / "out", "denoised")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 def test_a_slope_of_nothing_is_refused(tmp_path):
     sources = write_dicom(tmp_path / "in", HU, PLACES, RescaleSlope=0)
     case = case_of(*sources)
@@ -318,6 +346,7 @@ def test_only_a_series_of_ours_is_replaced(tmp_path):
         write_image(case, after, out, "denoised")
     write_image(case, after, out, "denoised", overwrite=True)
     assert np.array_equal(read_image(case_of(out)).image, after)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     write_dicom(tmp_path / "other", HU, PLACES)
     (out / "notes.txt").write_text("mine")
     for folder in (out, tmp_path / "other"):

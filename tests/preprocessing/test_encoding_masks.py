@@ -112,6 +112,9 @@ def test_a_seg_refers_to_the_slices_it_was_drawn_on(tmp_path, kind):
     assert not any("outside" in finding for finding in volume.findings)
     check_seg(out, case, masks)
     seg = pydicom.dcmread(out)
+    kinds = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in seg.SegmentSequence]
+    assert [kind.CodeMeaning for kind in kinds] == ["Lesion", "Kidney", "Liver"]
+    assert kinds[1].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
     for keyword in ("PatientName", "PatientSex", "PatientBirthDate", "StudyDate", "StudyInstanceUID", "PatientID"):
         assert seg[keyword].value == pydicom.dcmread(sources[0]).get(keyword), keyword
     assert seg.SeriesNumber == 1003
