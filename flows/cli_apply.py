@@ -1,6 +1,5 @@
 """Verbs that use a model on one's own CTs; results lie in the CT's own grid, marked as derived."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -12,7 +11,6 @@ from flows.cli_data import LakeOption
 from flows.progress import tell
 from flows.session import open_session
 from infra.errors import UserError
-from infra.lake import open_lake
 from preprocessing.case import RegionName
 from preprocessing.geometry import Geometry
 
@@ -37,8 +35,11 @@ RegionOption = Annotated[
 PreviewOption = Annotated[
     bool, typer.Option("--preview/--no-preview", help="A picture of before and after beside each result.")
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there already.")]
 ScanArgument = Annotated[Path, typer.Argument(metavar="INPUT", help="A CT file, or the folder of one DICOM series.")]
-OutputArgument = Annotated[Path, typer.Argument(metavar="OUTPUT", help=".nii.gz, .nrrd, .mha; a folder for DICOM.")]
+OutputArgument = Annotated[
+    Path, typer.Argument(metavar="OUTPUT", help=".nii.gz, .nrrd, .mha; no ending for a DICOM series.")
+]
 
 
 class Outcome(NamedTuple):
@@ -75,6 +76,7 @@ def denoise(
     steps: Annotated[int, typer.Option(min=1, help="Of restore and sample.")] = 20,
     seed: Annotated[int, typer.Option(help="Of sample.")] = 0,
     preview: PreviewOption = True,
+    overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
     """Remove noise from your own CTs; the model is told nothing but the region."""
@@ -88,7 +90,7 @@ def denoise(
         levels = ", ".join(f"{name} {hu:.1f} HU" for name, hu in done.sigma_hu.items())
         return Outcome(done.hu_zyx, f"noise {'given' if sigma else 'estimated'} as {levels}; estimate: {estimate}")
 
-    _on_each("denoise", _inputs_and_outputs(paths), Options(model, "", region, lake, preview), apply)
+    _on_each("denoise", _inputs_and_outputs(paths), Options(model, "", region, lake, preview, overwrite), apply)
 
 
 def detect(
@@ -102,6 +104,7 @@ def detect(
     repeats: Annotated[int, typer.Option(min=1, help="Reconstructions that are averaged.")] = 4,
     seed: Annotated[int, typer.Option()] = 0,
     preview: PreviewOption = True,
+    overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
     """Map what in an organ of your own CT is not as the model would draw it, in HU; needs no training on lesions."""
@@ -117,7 +120,7 @@ def detect(
             found.map_zyx, f"score {found.score_hu:.0f} HU ({config.percentile:g}th percentile in {mask.name})"
         )
 
-    _on_each("detect", [(scan, output)], Options(model, "", region, lake, preview), apply)
+    _on_each("detect", [(scan, output)], Options(model, "", region, lake, preview, overwrite), apply)
 
 
 def inpaint(
@@ -129,6 +132,7 @@ def inpaint(
     steps: Annotated[int, typer.Option(min=1, help="Noise levels of the walk.")] = 100,
     seed: Annotated[int, typer.Option(help="Another seed, another lesion.")] = 0,
     preview: PreviewOption = True,
+    overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
     """Draw a lesion into your own CT where a mask says; all other voxels stay as they are."""
@@ -144,7 +148,7 @@ def inpaint(
             done.hu_zyx, f"a lesion was drawn in {mask.name}, {int(done.zone_zyx.sum())} voxels of it unknown"
         )
 
-    _on_each("inpaint", [(scan, output)], Options(model, "lesion", region, lake, preview), apply)
+    _on_each("inpaint", [(scan, output)], Options(model, "lesion", region, lake, preview, overwrite), apply)
 
 
 def superresolve(
@@ -155,9 +159,10 @@ def superresolve(
     steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 100,
     seed: Annotated[int, typer.Option(help="Another seed, other details.")] = 0,
     preview: PreviewOption = True,
+    overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
-    """Thinner slices for your own CT, as many times as the model was fine-tuned for; written as one file."""
+    """Thinner slices for your own CT, as many times as the model was fine-tuned for."""
     from training.applications.superresolve import SuperresolveConfig
     from training.applications.superresolve import superresolve as draw_slices
 
@@ -167,7 +172,9 @@ def superresolve(
         done = draw_slices(scan, model, config, on_evaluation)
         return Outcome(done.hu_zyx, f"slices of {done.geometry.spacing_mm[0]:.3g} mm drawn", done.geometry)
 
-    _on_each("superresolve", [(scan, output)], Options(model, "superresolution", region, lake, preview), apply)
+    _on_each(
+        "superresolve", [(scan, output)], Options(model, "superresolution", region, lake, preview, overwrite), apply
+    )
 
 
 class Options(NamedTuple):
@@ -178,6 +185,7 @@ class Options(NamedTuple):
     region: RegionName | None
     lake: str
     preview: bool
+    overwrite: bool
 
 
 def _on_each(verb: str, pairs: Sequence[tuple[Path, Path]], options: Options, apply: Apply) -> None:
@@ -209,24 +217,21 @@ def opened(options: Options) -> "Model":
 
 
 def _on_one(verb: str, source: Path, output: Path, model: "Model", options: Options, apply: Apply) -> str:
-    from preprocessing.encoding.image import Original, require_output, write_image, write_volume
     from training.applications.guards import require_seen
-    from training.applications.scan import find_case, prepare
+    from training.applications.scan import find_case, open_scan, require_result, write_result
 
     stage = f"{verb} {source.name}"
-    case = find_case(source, options.region)
-    require_output(case, output)
-    with tempfile.TemporaryDirectory(prefix="meddiff-apply-") as scratch:
-        tell(stage, 0, 1, "reading")
-        scan = prepare(case, model.recipe, open_lake(scratch))
+    require_result(find_case(source, options.region), output, overwrite=options.overwrite)
+    tell(stage, 0, 1, "reading")
+    with open_scan(source, model.recipe, options.region) as scan:
         for warning in require_seen(scan, model):
             terminal.err().print(warning, markup=False)
         done = apply(scan, model, lambda n, total: tell(stage, n, total + 1, "network evaluations"))
-        if done.is_map or done.geometry:
-            write_volume(done.array, done.geometry or scan.volume.geometry, output)
-        else:
-            derivation = f"MedDiff {verb}: {done.said}; model {model.url}"
-            write_image(Original(scan.case, scan.volume), done.array, output, derivation)
+        derivation = f"{verb}: {done.said}; model {model.url}"
+        overwrite = options.overwrite
+        findings = write_result(scan, done.array, output, derivation, geometry=done.geometry, overwrite=overwrite)
+        for finding in findings:
+            terminal.err().print(f"{output}: {finding}", markup=False)
         if options.preview:
             _picture(scan, done, output.with_name(f"{output.name}.png"))
     tell(stage, 1, 1, "")
@@ -266,7 +271,7 @@ def _inputs_and_outputs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     *inputs, output = paths
     if len(inputs) == 1:
         return [(inputs[0], output)]
-    return [(path, output / path.name) for path in inputs]
+    return [(path, output / (path.name.replace(".", "_") if path.is_dir() else path.name)) for path in inputs]
 
 
 VERBS = (denoise, detect, superresolve, inpaint)

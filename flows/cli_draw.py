@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import terminal
-from flows.cli_apply import ModelOption, Options, OutputArgument, opened
+from flows.cli_apply import ModelOption, Options, OutputArgument, OverwriteOption, opened
 from flows.cli_data import LakeOption
 from flows.progress import tell
 from infra.errors import UserError
@@ -30,13 +30,18 @@ def synthesize(
     model: ModelOption = "",
     steps: Annotated[int, typer.Option(min=1, help="Noise levels; more is slower and finer.")] = 50,
     seed: Annotated[int, typer.Option(help="Another seed, another person of this anatomy.")] = 0,
+    overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
     """Draw a CT that nobody has, from a map of its anatomy."""
     from training.applications.synthesize import SynthesizeConfig
 
     _draw(
-        "synthesize", anatomy, output, Options(model, "", region, lake, True), SynthesizeConfig(steps=steps, seed=seed)
+        "synthesize",
+        anatomy,
+        output,
+        Options(model, "", region, lake, True, overwrite),
+        SynthesizeConfig(steps=steps, seed=seed),
     )
 
 
@@ -49,13 +54,21 @@ def generate_lesion(
     model: ModelOption = "",
     steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 50,
     seed: Annotated[int, typer.Option(help="Decides the place in the organ and the image.")] = 0,
+    overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
     """Draw a CT with a lesion somewhere in an organ of a map, and its mask as OUTPUT's name with `_lesion`."""
     from training.applications.synthesize import SynthesizeConfig
 
     config = SynthesizeConfig(steps=steps, seed=seed)
-    _draw("generate-lesion", anatomy, output, Options(model, "lesion", region, lake, True), config, (organ, radius))
+    _draw(
+        "generate-lesion",
+        anatomy,
+        output,
+        Options(model, "lesion", region, lake, True, overwrite),
+        config,
+        (organ, radius),
+    )
 
 
 def _draw(
@@ -67,12 +80,15 @@ def _draw(
     lesion: tuple[str, float] | None = None,
 ) -> None:
     """A CT of a map in a file, a picture of it, and the mask of the lesion."""
-    from preprocessing.encoding.image import write_volume
+    from preprocessing.encoding.write import write_image, write_mask
     from preprocessing.resample import resample_onto
     from training.applications.anatomy_map import read_map
+    from training.applications.scan import require_result
     from training.applications.synthesize import lesion_within
     from training.applications.synthesize import synthesize as draw
 
+    for path in (output, *([lesion_path(output)] if lesion else [])):
+        require_result(None, path, overwrite=options.overwrite)
     model = opened(options)
     assert options.region is not None
     if options.region not in model.seal.seen:
@@ -81,11 +97,13 @@ def _draw(
     mask = None if lesion is None else lesion_within(given, *lesion, config.seed)
     with terminal.bars():
         drawn = draw(given, model, config, lambda n, total: tell(verb, n, total, "network evaluations"), mask)
-    write_volume(drawn.hu_zyx, drawn.geometry, output)
-    ids = resample_onto(given.ids_ZYX, given.geometry, drawn.geometry, nearest=True)
+    derivation = f"synthetic, {verb} from {anatomy.name}; model {model.url}"
+    grid, overwrite = drawn.geometry, options.overwrite
+    write_image(None, drawn.hu_zyx, output, derivation, geometry=grid, overwrite=overwrite)
+    ids = resample_onto(given.ids_ZYX, given.geometry, grid, nearest=True)
     if mask is not None:
-        own = resample_onto(mask.astype("uint8"), given.geometry, drawn.geometry, nearest=True)
-        write_volume(own, drawn.geometry, lesion_path(output))
+        own = resample_onto(mask.astype("uint8"), given.geometry, grid, nearest=True)
+        write_mask(None, {"lesion": own}, lesion_path(output), geometry=grid, overwrite=overwrite)
         ids = ids * (own == 0)
     _drawn_picture(drawn.hu_zyx, ids, options.region, output.with_name(f"{output.name}.png"), f"{verb}, synthetic")
     size = " x ".join(str(n) for n in drawn.hu_zyx.shape)

@@ -21,14 +21,10 @@ HOMES = {
     "httpx": ("infra/remote_http.py",),
     "huggingface_hub": ("infra/hub.py",),
     "tenacity": ("infra/fetch.py",),
-    "nibabel": (
-        "preprocessing/decoding/",
-        "preprocessing/encoding/",
-        "preprocessing/sources/phantom/",
-        "preprocessing/totalsegmentator.py",
-    ),
+    "nibabel": (*FORMATS, "preprocessing/totalsegmentator.py"),
     "pydicom": FORMATS,
     "SimpleITK": FORMATS,
+    "highdicom": ("preprocessing/encoding/",),
     "torch": ("training/", "evaluation/"),
     "monai": ("training/", "evaluation/"),
 }

@@ -1,1 +1,1 @@
-"""Encoding: an image or a mask written in the grid of the CT that it was made from."""
+"""Encoding: results on a user's own CT, written in the grid and the format of its files."""

@@ -1,60 +1,101 @@
-"""NIfTI-1 files: with a geometry, or in every respect like the file that the image came from."""
+"""Results as NIfTI: on the source's grid with its header, affines and codes; on another grid with a new header."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
+from nibabel.nifti1 import Nifti1Extensions
+from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
+from preprocessing.encoding.derived import plain
+from preprocessing.encoding.values import Scale
 from preprocessing.geometry import Geometry
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-SCANNER = 1  # the code of scanner coordinates
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+DESCRIPTION_BYTES = 79
+SCANNER = 1  # code of an affine
 
 
-def write_nifti(array_zyx: NDArray, geometry: Geometry, path: Path, description: str) -> None:
-    """An array (z, y, x) with sform and qform of its geometry."""
-    image = nib.Nifti1Image(np.ascontiguousarray(array_zyx.T), affine_of(geometry))
-    image.header["descrip"] = description[:79].encode()
-    image.set_qform(image.affine, SCANNER)
-    image.set_sform(image.affine, SCANNER)
-    image.to_filename(path)
+def stored_values(path: Path) -> tuple[NDArray, float, float]:
+    """The stored numbers (z, y, x) of a file, in its own type and byte order, with their slope and intercept."""
+    proxy: Any = _loaded(path).dataobj
+    stored = proxy.get_unscaled()
+    return stored.reshape(stored.shape[:3], order="F").T, float(proxy.slope), float(proxy.inter)
 
 
-def write_nifti_like(
-    source: Path, hu_zyx: NDArray, changed_zyx: NDArray[np.bool_], path: Path, description: str
+def write_nifti(
+    path: Path,
+    array_ZYX: NDArray,
+    like: Path | Geometry,
+    note: str,
+    *,
+    scale: Scale | None = None,
+    labels: bool = False,
 ) -> None:
-    """A file's header and stored numbers, but for the voxels that changed.
+    """One file (.nii, .nii.gz) of stored numbers, in the frame of another file or of a geometry.
 
-    Where the source's numbers cannot hold the new values, all become int16 HU.
+    `scale` makes HU of the numbers; `note` goes into the header. Labels take no more than the frame from the file.
     """
-    image: Any = nib.load(source)
-    stored = image.dataobj.get_unscaled()
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    shape = tuple(reversed(hu_zyx.shape))
-    numbers = np.asarray(stored).reshape(shape).copy()
-    wanted = (hu_zyx.T.astype(np.float64) - intercept) / slope
-    changed = changed_zyx.T
-    if numbers.dtype.kind in "iu":
-        wanted, limits = np.rint(wanted), np.iinfo(numbers.dtype)
-        if changed.any() and not limits.min <= wanted[changed].min() <= wanted[changed].max() <= limits.max:
-            numbers, slope, intercept = hu_zyx.T.astype(np.int16), 1.0, 0.0
-            wanted = numbers
-    numbers[changed] = wanted[changed]
-    header = image.header.copy()
-    header["descrip"] = description[:79].encode()
-    header.set_data_dtype(numbers.dtype)
-    made = type(image)(numbers.reshape(image.shape), image.affine, header)
-    made.set_qform(*image.get_qform(coded=True), update_affine=False)
-    made.set_sform(*image.get_sform(coded=True), update_affine=False)
-    made.header.set_slope_inter(slope, intercept)
-    nib.save(made, path)
+    header = _header_like(like) if isinstance(like, Path) else _header_for(like)
+    if labels:
+        header.extensions = Nifti1Extensions()
+        header["cal_min"] = header["cal_max"] = 0
+        header.set_intent("label")
+    header.set_data_dtype(array_ZYX.dtype)
+    scale = scale or Scale()
+    header.set_slope_inter(scale.slope, scale.intercept)
+    header["vox_offset"] = 0
+    header["descrip"] = plain(note)[:DESCRIPTION_BYTES].encode()
+    stored = array_ZYX.dtype.newbyteorder(header.endianness)
+    with _opened(path) as stream:
+        header.write_to(stream)
+        stream.write(b"\0" * (int(header["vox_offset"]) - stream.tell()))
+        for plane in array_ZYX:
+            stream.write(plane.astype(stored).tobytes())
 
 
-def affine_of(geometry: Geometry) -> NDArray[np.float64]:
-    """The 4×4 affine from (x, y, z) indices to RAS mm."""
+def _loaded(path: Path) -> nib.Nifti1Pair:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Pair)  # the reader has accepted it
+    return image
+
+
+def _header_like(path: Path) -> nib.Nifti1Header:
+    """The header of a file, as that of a single file."""
+    own = _loaded(path).header
+    kind = Nifti2Header if own.sizeof_hdr == Nifti2Header.sizeof_hdr else nib.Nifti1Header
+    header = kind(own.binaryblock, own.endianness, check=False)
+    header["magic"] = kind.single_magic
+    header.extensions = own.extensions
+    return header
+
+
+def _header_for(geometry: Geometry) -> nib.Nifti1Header:
+    """A header whose affine is a geometry's; the qform is set where it can say the same."""
     affine = np.eye(4)
-    affine[:3, :3] = LPS_TO_RAS @ geometry.matrix[::-1, ::-1]
-    affine[:3, 3] = LPS_TO_RAS @ np.asarray(geometry.origin_mm)[::-1]
-    return affine
+    affine[:3, :3] = RAS_TO_LPS @ geometry.matrix[::-1, ::-1]
+    affine[:3, 3] = RAS_TO_LPS @ np.asarray(geometry.origin_mm)[::-1]
+    direction = np.asarray(geometry.direction)
+    header = nib.Nifti1Header()
+    header.set_data_shape(geometry.shape[::-1])
+    header.set_zooms(geometry.spacing_mm[::-1])
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, SCANNER)
+    header.set_qform(affine, SCANNER if np.allclose(direction.T @ direction, np.eye(3), atol=1e-5) else 0)
+    return header
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Any]:
+    """A stream to write to; gzip without name and time, so that equal results are equal bytes."""
+    with path.open("wb") as file:
+        if path.suffix.lower() != ".gz":
+            yield file
+            return
+        with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=file, mtime=0) as packed:
+            yield packed

@@ -57,6 +57,22 @@ def _reading(stored: Histogram) -> Reading:
     return mended
 
 
+def as_stored(hu: NDArray[np.int16], scan: Volume, stored: NDArray[np.int16]) -> NDArray[np.int16]:
+    """HU on the grid of an audited scan in the scale of what it was read as; unchanged voxels are as they were.
+
+    `stored` is the image before its audit.
+    """
+    return np.where(hu == scan.image, stored, in_scale_of(hu, scan.audit))
+
+
+def in_scale_of(hu: NDArray[np.int16], found: HuAudit | None) -> NDArray[np.int16]:
+    """HU as stored values that the repair of an audit turns into these."""
+    if found is None or (found.scale, found.offset) == (1.0, 0.0):
+        return hu
+    limits = np.iinfo(np.int16)
+    return np.rint((hu - found.offset) / found.scale).clip(limits.min, limits.max).astype(np.int16)
+
+
 def in_hu(stored: NDArray[np.int16], found: HuAudit | None) -> NDArray[np.int16]:
     """Stored values under the repair of an audit, raised to -1024 HU; the same array where nothing changes."""
     if found is None or (found.scale, found.offset) == (1.0, 0.0):

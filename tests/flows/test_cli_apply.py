@@ -2,10 +2,12 @@
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from command import call
+from ct_samples import write_dicom
 from PIL import Image
-from training_worlds import RECIPE, SMALL, make_lake, write_ct
+from training_worlds import RECIPE, SMALL, make_lake, volume, write_ct
 
 from training.config import FinetuneConfig, PretrainConfig, TrainConfig
 from training.launch import finetune, pretrain
@@ -53,6 +55,30 @@ def test_of_several_cts_those_that_can_be_used_are_done(tmp_path, models, capsys
     assert "bad.nii.gz is not a readable NIfTI file" in err.replace("\n", " ")
 
 
+def test_dicom_series_come_back_as_series_and_are_replaced_only_where_asked(tmp_path, models, capsys):
+    stored = (volume(3, lesion=False)[0] + 1024).astype(np.int16)
+    places = [(0.0, 0.0, 4.0 * k) for k in range(len(stored))]
+    sources = [tmp_path / "1.2.3", tmp_path / "other"]
+    for path in sources:
+        write_dicom(path, stored, places, RescaleIntercept=-1024, PixelSpacing=[4, 4], SliceThickness=4)
+    output = tmp_path / "out"
+    verb = on_chest("denoise", *sources, output, "--model", models[""], "--sigma", "90", "--no-preview")
+    code, _, err = call(capsys, *verb)
+    assert code == 0, err
+    made = sorted((output / "1_2_3").iterdir())
+    assert len(made) == len(stored)
+    assert len(list((output / "other").iterdir())) == len(stored)
+    slice_ = pydicom.dcmread(made[len(made) // 2])
+    assert slice_.PatientID == "P-1"
+    assert "denoise: noise given as chest 90.0 HU" in slice_.DerivationDescription
+    assert (slice_.pixel_array != stored[len(made) // 2]).any()
+
+    code, _, err = call(capsys, *verb)
+    assert code == 1
+    assert err.replace("\n", " ").count("exists already; name another output") == 2
+    assert call(capsys, *verb, "--overwrite")[0] == 0
+
+
 def test_a_lesion_is_drawn_and_an_anomaly_mapped_where_a_mask_says(tmp_path, models, capsys):
     source = write_ct(tmp_path / "ct.nii.gz")
     image = nib.load(source)
@@ -89,7 +115,7 @@ def test_a_ct_with_and_without_a_lesion_is_drawn_from_a_map(tmp_path, models, ca
     assert "20 x 22 x 24 voxels of 4 mm, synthetic" in out
     made = nib.load(tmp_path / "ct.nii.gz")
     assert made.shape == ids.shape
-    assert b"Not for diagnosis" in made.header["descrip"].item()
+    assert b"not for diagnosis" in made.header["descrip"].item()
     code, out, err = call(
         capsys, "generate-lesion", tmp_path / "map.nii", tmp_path / "sick.nii.gz", *shared,
         "--organ", "liver", "--radius", 9, "--model", models["lesion"],
@@ -108,8 +134,8 @@ def test_a_ct_with_and_without_a_lesion_is_drawn_from_a_map(tmp_path, models, ca
         (["denoise", "ct.nii.gz"], 2, "give at least one CT and the output"),
         (["denoise", "ct.nii.gz", "out.nii.gz"], 1, "no model meddiff-fm is registered in MLflow"),
         (["denoise", "none.nii.gz", "out.nii.gz", "--model", "MODEL"], 1, "none.nii.gz is not there"),
-        (["denoise", "ct.nii.gz", "ct.nii.gz", "--model", "MODEL"], 1, "is there already; name another output"),
-        (["denoise", "ct.nii.gz", "out", "--model", "MODEL"], 1, "is no DICOM series, so out cannot be one"),
+        (["denoise", "ct.nii.gz", "ct.nii.gz", "--model", "MODEL"], 1, "is the input itself, which is never replaced"),
+        (["denoise", "ct.nii.gz", "out", "--model", "MODEL"], 1, "its image is no DICOM series"),
         (["denoise", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--region", "head_neck"], 1, "has never seen"),
         (["inpaint", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--mask", "ct.nii.gz"], 1, "fine-tuned for lesion"),
         (["detect", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--mask", "no.nii"], 1, "no.nii is not there"),

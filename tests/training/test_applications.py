@@ -22,7 +22,16 @@ from training.applications.guards import require_seen
 from training.applications.inpaint import InpaintConfig, inpaint
 from training.applications.mask import read_mask
 from training.applications.region_field import RegionField
-from training.applications.scan import Change, apply_changes, fading, find_case, onto, prepare
+from training.applications.scan import (
+    Change,
+    apply_changes,
+    fading,
+    find_case,
+    onto,
+    open_scan,
+    prepare,
+    write_result,
+)
 from training.applications.superresolve import SuperresolveConfig, superresolve
 from training.config import FinetuneConfig, PretrainConfig, TrainConfig
 from training.diffusion import Schedule
@@ -79,6 +88,30 @@ def test_equal_seeds_give_equal_samples(scan, model):
     )
     assert (first == again).all()
     assert (first != other).any()
+
+
+def padded(hu):
+    """Outside of the scanner's circle, as some scanners fill it."""
+    return np.where((np.indices(hu.shape)[1:].sum(0) < 6), -2000, hu).astype(np.int16)
+
+
+def without_intercept(hu):
+    """The numbers of a scanner as HU; with fat, so that the mistake is certain."""
+    return np.where((hu > -60) & (hu < 20), hu - 80, hu) + 1024
+
+
+@pytest.mark.parametrize("stored", [padded, without_intercept])
+def test_a_file_whose_values_were_mended_keeps_those_that_did_not_change(tmp_path, model, stored):
+    path = write_ct(tmp_path / "ct.nii.gz", hu=stored(volume(3, lesion=False)[0]))
+    with open_scan(path, model.recipe, "chest") as scan:
+        assert (scan.as_read.image != scan.volume.image).any()
+        hu = scan.volume.image.copy()
+        hu[20:24, 8:12, 10:14] += 30
+        assert write_result(scan, hu, tmp_path / "out.nii.gz", "a test") == ()
+    before, after = (np.asarray(nib.load(tmp_path / name).dataobj).T for name in ("ct.nii.gz", "out.nii.gz"))
+    difference = np.zeros(hu.shape)
+    difference[20:24, 8:12, 10:14] = 30
+    np.testing.assert_array_equal(after - before, difference)
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "LAI"])

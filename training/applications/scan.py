@@ -5,7 +5,9 @@ Hounsfield values, the same search for regions, the same body mask. What a model
 that it never saw, or that lie outside a region's HU window, keep their value to the bit.
 """
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +16,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from infra.errors import UserError
-from infra.lake import Lake
+from infra.lake import Lake, open_lake
 from preprocessing.case import Case, CaseError, RegionName
 from preprocessing.convert import convert_case
 from preprocessing.decoding.decode import image_suffix, read_image
+from preprocessing.encoding.write import require_output, write_image
 from preprocessing.geometry import Geometry
-from preprocessing.quality import audit
+from preprocessing.quality import as_stored, audit, in_scale_of
 from preprocessing.recipe import Recipe
 from preprocessing.regions import WINDOWS, RegionExtent
 from preprocessing.sources.folder import FolderSource
@@ -29,9 +32,10 @@ from preprocessing.volume import Volume
 
 @dataclass(frozen=True)
 class Scan:
-    """A CT in the scanner's grid (audited HU), and the same stored at the model's spacing."""
+    """A CT in the scanner's grid (`volume` in HU, `as_read` before its audit), and stored at the model's spacing."""
 
     case: Case
+    as_read: Volume
     volume: Volume
     stored: StoredCase
 
@@ -86,9 +90,60 @@ def prepare(case: Case, recipe: Recipe, scratch: Lake) -> Scan:
         findings = "; ".join(stored.record.findings) or "its image proves none"
         raise UserError(f"{case.id}: which region it shows is not known ({findings}); say it with --region")
     try:
-        return Scan(case, audit(read_image(case)), stored)
+        read = read_image(case)
+        return Scan(case, read, audit(read), stored)
     except CaseError as error:
         raise UserError(f"{case.id}: {error}") from None
+
+
+@contextmanager
+def open_scan(path: Path, recipe: Recipe, region: RegionName | None = None) -> Generator[Scan]:
+    """The CT of a path at a model's spacing; what that takes on disk is gone afterwards.
+
+    Raises:
+        UserError: as `find_case` and `prepare`.
+    """
+    with tempfile.TemporaryDirectory(prefix="meddiff-") as scratch:
+        yield prepare(find_case(path, region), recipe, open_lake(scratch))
+
+
+def require_result(case: Case | None, output: Path, *, overwrite: bool = False) -> None:
+    """Refuses an output that could not be written, before any work is done for it.
+
+    Raises:
+        UserError: its name says no format, it may not be replaced, or it would be DICOM and the case is none.
+    """
+    try:
+        require_output(case, output, overwrite=overwrite)
+    except CaseError as error:
+        raise UserError(str(error)) from None
+
+
+def write_result(
+    scan: Scan,
+    hu: NDArray,
+    output: Path,
+    derivation: str,
+    *,
+    geometry: Geometry | None = None,
+    overwrite: bool = False,
+) -> tuple[str, ...]:
+    """Writes HU on the scan's own grid or another; on its own, unchanged voxels keep the numbers that its file stores.
+
+    Where the audit mended the scale of the file, the result has the scale of the file. Returns findings.
+
+    Raises:
+        UserError: the output cannot be written.
+    """
+    whole = hu if hu.dtype == np.int16 else np.rint(hu).astype(np.int16)
+    if geometry is None:
+        stored = as_stored(whole, scan.volume, scan.as_read.image)
+    else:
+        stored = in_scale_of(whole, scan.volume.audit)
+    try:
+        return write_image(scan.case, stored, output, derivation, geometry=geometry, overwrite=overwrite)
+    except CaseError as error:
+        raise UserError(str(error)) from None
 
 
 def apply_changes(scan: Scan, changes: Sequence[Change]) -> NDArray[np.int16]:
