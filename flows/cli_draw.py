@@ -11,6 +11,7 @@ from flows.cli_data import LakeOption
 from flows.progress import tell
 from infra.errors import UserError
 from preprocessing.case import RegionName
+from training.config import SamplerName
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 MapArgument = Annotated[
     Path, typer.Argument(metavar="MAP", help="A file of class ids: TotalSegmentator's 1-117, 118 = rest of the body.")
 ]
+StepsOption = Annotated[int, typer.Option(min=1, help="Noise levels; more is slower and finer.")]
+SamplerOption = Annotated[
+    SamplerName, typer.Option("--sampler", help="dpm-solver++ and ddim: few steps do; ddpm: wants hundreds.")
+]
+GuidanceOption = Annotated[
+    float, typer.Option("--guidance", min=0, help="Above 1: closer to map and region, at twice the time.")
+]
 DrawnRegionOption = Annotated[RegionName, typer.Option("--region", help="What the map shows.")]
 
 
@@ -28,7 +36,9 @@ def synthesize(
     output: OutputArgument,
     region: DrawnRegionOption,
     model: ModelOption = "",
-    steps: Annotated[int, typer.Option(min=1, help="Noise levels; more is slower and finer.")] = 50,
+    steps: StepsOption = 20,
+    sampler: SamplerOption = "dpm-solver++",
+    guidance: GuidanceOption = 1.0,
     seed: Annotated[int, typer.Option(help="Another seed, another person of this anatomy.")] = 0,
     overwrite: OverwriteOption = False,
     lake: LakeOption = "",
@@ -41,7 +51,7 @@ def synthesize(
         anatomy,
         output,
         Options(model, "", region, lake, True, overwrite),
-        SynthesizeConfig(steps=steps, seed=seed),
+        SynthesizeConfig(steps=steps, sampler=sampler, guidance=guidance, seed=seed),
     )
 
 
@@ -52,7 +62,9 @@ def generate_lesion(
     organ: Annotated[str, typer.Option("--organ", help="Class in which the lesion lies, e.g. liver.")],
     radius: Annotated[float, typer.Option("--radius", min=0.5, help="Of the lesion, in mm.")] = 8.0,
     model: ModelOption = "",
-    steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 50,
+    steps: StepsOption = 20,
+    sampler: SamplerOption = "dpm-solver++",
+    guidance: GuidanceOption = 1.0,
     seed: Annotated[int, typer.Option(help="Decides the place in the organ and the image.")] = 0,
     overwrite: OverwriteOption = False,
     lake: LakeOption = "",
@@ -60,7 +72,7 @@ def generate_lesion(
     """Draw a CT with a lesion somewhere in an organ of a map, and its mask as OUTPUT's name with `_lesion`."""
     from training.applications.synthesize import SynthesizeConfig
 
-    config = SynthesizeConfig(steps=steps, seed=seed)
+    config = SynthesizeConfig(steps=steps, sampler=sampler, guidance=guidance, seed=seed)
     _draw(
         "generate-lesion",
         anatomy,

@@ -25,7 +25,7 @@ from preprocessing.regions import WINDOWS, Window
 from preprocessing.store import open_case
 from training.config import ModelConfig
 from training.diffusion import Schedule
-from training.sampling import NoisePredictor, Scene
+from training.sliding_windows import NoisePredictor, Scene
 
 Row = dict[str, Any]
 

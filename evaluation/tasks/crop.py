@@ -16,7 +16,7 @@ from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS, WINDOWS, RegionExtent, Window
 from preprocessing.store import StoredCase
 from training.crops import Canvas, read_box, region_canvas
-from training.sampling import Scene, unknown_anatomy
+from training.sliding_windows import Scene, unknown_anatomy
 
 Index = tuple[int, int, int]
 

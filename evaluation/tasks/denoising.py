@@ -110,7 +110,7 @@ def sample_estimates(context: TaskContext, samples: Sequence[NoisySample], sigma
         consistent_start(y, sigma, start, schedule, generator),
         uniform_timesteps(start, context.config.denoising.sample_steps),
         schedule,
-        generator,
+        generator=generator,
     )
     return to_arrays(drawn)
 

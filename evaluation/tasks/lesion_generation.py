@@ -20,7 +20,8 @@ from evaluation.tasks.lesion import (
     lesion_picture,
     yardsticks,
 )
-from training.sampling import Scene, ddim, draw_noise, uniform_timesteps
+from training.sampling import ddim, draw_noise, uniform_timesteps
+from training.sliding_windows import Scene
 
 TASK = "lesion-generation"
 SETTING = "held-out masks"

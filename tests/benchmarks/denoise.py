@@ -39,7 +39,8 @@ from training.diffusion import Schedule
 from training.launch import pretrain
 from training.loading import load_network
 from training.restoration import consistent_start, diffpir, identity_step, posterior_mean
-from training.sampling import NoisePredictor, uniform_timesteps
+from training.sampling import uniform_timesteps
+from training.sliding_windows import NoisePredictor
 
 TITLE = "denoise: PSNR in dB within the body, data range 2; mean and spread over three draws of noise of σ = .15"
 SIGMA, SEEDS = 0.15, (0, 1, 2)

@@ -1,185 +1,40 @@
-"""Sliding-window noise estimates and the samplers: the invariants of SPEC §6.1 and §3.3."""
-
-from dataclasses import replace
+"""The samplers: strided posteriors (SPEC §3.3), and solvers against distributions whose answer is known."""
 
 import numpy as np
 import pytest
 import torch
-from coordinate_grid import coordinate_grid
-from torch import nn
 
-from preprocessing.anatomy import UNKNOWN
 from training.diffusion import Schedule
 from training.sampling import (
-    NoisePredictor,
-    Scene,
+    SAMPLERS,
     ancestral,
     ddim,
+    dpm_solver,
+    log_snr_timesteps,
     posterior,
     uniform_timesteps,
-    unknown_anatomy,
-    window_starts,
-    window_weights,
 )
 
 SCHEDULE = Schedule()
-
-
-class Pointwise(nn.Module):
-    """A network whose answer at a voxel depends on that voxel alone: its value, place, anatomy, control and t."""
-
-    def __init__(self):
-        super().__init__()
-        self.batches = []
-        self.regions = []
-
-    def forward(self, x_B1ZYX, t_B, conditions, control=None):
-        self.batches.append(len(x_B1ZYX))
-        self.regions.append(conditions.region_B.tolist())
-        z, y, x = coordinate_grid(conditions.coordinates_BN).unbind(1)
-        eps = torch.tanh(x_B1ZYX[:, 0]) + 0.3 * z - 0.2 * y + 0.1 * x + 0.01 * conditions.anatomy_BZYX
-        eps = eps + 0.001 * t_B[:, None, None, None] + 0.1 * conditions.region_B[:, None, None, None]
-        return (eps + control[:, 0] if control is not None else eps)[:, None]
-
-
-def scene(shape, region=1, seed=0, control=False):
-    generator = torch.Generator().manual_seed(seed)
-    anatomy = torch.randint(0, 118, shape, generator=generator, dtype=torch.uint8)
-    drawn = torch.randn((1, *shape), generator=generator) if control else None
-    return Scene(region, anatomy, (3.0, 5.0, 7.0), (1.0, 2.0, 1.0), (60, 90, 70), drawn)
 
 
 def field(shape, seed=1):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("size", [8, 9, 12, 16, 19, 31])
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
-def test_windows_cover_an_axis_and_their_weights_sum_to_one_everywhere(size, overlap):
-    starts = window_starts(size, 8, overlap)
-    total = torch.zeros(size)
-    for start, weight in zip(starts, window_weights(size, 8, starts), strict=True):
-        total[start : start + 8] += weight
-    assert (starts[0], starts[-1]) == (0, size - 8)
-    torch.testing.assert_close(total, torch.ones(size))
-
-
-def test_a_pointwise_network_gives_in_windows_what_it_gives_at_once():
-    shape = (11, 17, 20)
-    scenes = [scene(shape, seed=0, control=True), scene(shape, region=2, seed=1, control=True)]
-    x = field((2, *shape))
-    tiled = NoisePredictor(Pointwise(), scenes, patch=8, max_batch=5)(x, 300)
-    whole = []
-    for one, x_ZYX in zip(scenes, x, strict=True):
-        padded = [torch.nn.functional.pad(v, (0, 0, 0, 3, 0, 9)) for v in (x_ZYX[None], one.control_CZYX)]
-        anatomy = torch.nn.functional.pad(one.anatomy_ZYX, (0, 0, 0, 3, 0, 9))
-        cube = Scene(one.region, anatomy, one.start_zyx, one.step_zyx, one.canvas_zyx, padded[1])
-        whole.append(NoisePredictor(Pointwise(), [cube], patch=20)(padded[0], 300)[0, :11, :17, :20])
-    torch.testing.assert_close(tiled, torch.stack(whole), atol=2e-6, rtol=0)
-
-
-def test_no_seam_is_left_at_window_borders():
-    shape = (24, 24, 24)
-    eps = NoisePredictor(Pointwise(), [scene(shape)], patch=8)(field((1, *shape)), 10)[0]
-    steps = eps.diff(dim=0).abs().mean((1, 2))
-    clean = Pointwise()
-    plain = NoisePredictor(clean, [scene(shape)], patch=24)(field((1, *shape)), 10)[0].diff(dim=0).abs().mean((1, 2))
-    borders = [start - 1 for start in window_starts(24, 8, 0.5)[1:]]
-    np.testing.assert_allclose(steps[borders] / plain[borders], 1, atol=0.01)
-
-
-def test_each_batched_network_call_is_one_evaluation():
-    network, told = Pointwise(), []
-    predict = NoisePredictor(
-        network, [scene((8, 8, 16))] * 3, patch=8, max_batch=4, on_evaluation=lambda: told.append(1)
-    )
-    predict(field((3, 8, 8, 16)), 10)
-    assert network.batches == [4, 4, 1]
-    assert predict.evaluations == len(told) == 3
-
-
-def beside_the_body(shape, *, guidance=1.0, max_batch=3):
-    """A predictor of a field whose body fills only its first half along x, and the network that it asks."""
-    body = torch.zeros(shape, dtype=torch.bool)
-    body[:, :, :9] = True
-    outside = torch.full(shape, -0.5)
-    network = Pointwise()
-    given = replace(scene(shape), body_ZYX=body, outside_ZYX=outside)
-    predict = NoisePredictor(network, [given], 8, max_batch=max_batch, guidance=guidance, schedule=SCHEDULE)
-    return predict, network, outside
-
-
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_how_often_the_network_is_asked_is_known_before(guidance):
-    predict, network, _ = beside_the_body((8, 16, 24), guidance=guidance)
-    expected = predict.evaluations_per_call
-    predict(field((1, 8, 16, 24)), 300)
-    assert len(network.batches) == predict.evaluations == expected
-
-
-def test_the_network_is_not_asked_about_windows_without_body():
-    shape = (8, 16, 24)
-    predict, network, _ = beside_the_body(shape, max_batch=100)
-    predict(field((1, *shape)), 300)
-    assert network.batches == [3 * 3]  # of 3 x 5 windows those that begin before the ninth column
-
-
-def test_away_from_the_body_the_state_goes_to_what_is_known_there():
-    shape, x = (8, 16, 24), field((1, 8, 16, 24))
-    predict, _, outside = beside_the_body(shape)
-    eps = predict(x, 300)
-    x0 = SCHEDULE.predict_x0(x, eps, 300)[0]
-    torch.testing.assert_close(x0[..., 20:], outside[..., 20:])
-    everywhere = NoisePredictor(Pointwise(), [scene(shape)], 8)(x, 300)
-    torch.testing.assert_close(eps[..., :4], everywhere[..., :4])
-
-
-def test_windows_without_body_need_to_be_known():
-    given = replace(scene((8, 8, 16)), body_ZYX=torch.zeros((8, 8, 16), dtype=torch.bool))
-    with pytest.raises(ValueError, match="need the schedule and x_0 outside"):
-        NoisePredictor(Pointwise(), [given], 8, schedule=SCHEDULE)
-
-
-def test_fields_of_one_batch_may_have_their_own_t():
-    shape = (8, 8, 8)
-    predict = NoisePredictor(Pointwise(), [scene(shape)] * 2, patch=8)
-    x = field((1, *shape)).expand(2, *shape)
-    both = predict(x, torch.tensor([10, 500]))
-    torch.testing.assert_close(both[1], predict(x, 500)[1])
-    assert not torch.allclose(both[0], both[1])
-
-
-def test_guidance_extrapolates_from_the_estimate_without_region_and_anatomy():
-    shape = (8, 8, 8)
-    network = Pointwise()
-    x = field((1, *shape))
-    guided = NoisePredictor(network, [scene(shape)], patch=8, guidance=3.0)
-    eps = guided(x, 10)
-    with_all = NoisePredictor(Pointwise(), [scene(shape)], patch=8)(x, 10)
-    null = Scene(3, unknown_anatomy(shape), (3.0, 5.0, 7.0), (1.0, 2.0, 1.0), (60, 90, 70))
-    without = NoisePredictor(Pointwise(), [null], patch=8)(x, 10)
-    torch.testing.assert_close(eps, without + 3 * (with_all - without), atol=1e-5, rtol=0)
-    assert guided.evaluations == 2
-
-
-def test_unknown_anatomy_is_119_everywhere():
-    assert (unknown_anatomy((2, 3, 4)) == UNKNOWN).all()
-
-
-def test_a_field_smaller_than_a_window_is_refused_with_both_sizes():
-    with pytest.raises(ValueError, match="6 voxels is smaller than a window of 8"):
-        NoisePredictor(Pointwise(), [scene((8, 8, 6))], patch=8)
-
-
-def test_scenes_of_two_shapes_are_refused():
-    with pytest.raises(ValueError, match="one shape"):
-        NoisePredictor(Pointwise(), [scene((8, 8, 8)), scene((8, 8, 9))], patch=8)
-
-
 def test_uniform_timesteps_descend_to_zero_without_repeats():
     assert uniform_timesteps(500, 6) == (500, 400, 300, 200, 100, 0)
     assert uniform_timesteps(3, 10) == (3, 2, 1, 0)
     assert uniform_timesteps(87, 1) == (87,)
+
+
+def test_log_snr_timesteps_descend_to_zero_evenly_in_the_noise_level():
+    timesteps = log_snr_timesteps(990, 12, SCHEDULE)
+    assert (timesteps[0], timesteps[-1]) == (990, 0)
+    levels = np.log([SCHEDULE.sigma_bar(t) for t in timesteps])
+    np.testing.assert_allclose(np.diff(levels), np.diff(levels).mean(), rtol=0.15)
+    assert log_snr_timesteps(3, 10, SCHEDULE) == (3, 2, 1, 0)
+    assert log_snr_timesteps(87, 1, SCHEDULE) == (87,)
 
 
 @pytest.mark.parametrize(("t", "s"), [(999, 950), (500, 100), (87, 86), (2, 1), (1, 0)])
@@ -199,10 +54,18 @@ def oracle(x0):
     return lambda x, t: SCHEDULE.predict_eps(x, x0, t)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_ddim_with_an_oracle_finds_the_image(eta):
-    x0 = field((2, 4, 4, 4)).clamp(-1, 1)
-    found = ddim(oracle(x0), field(x0.shape, 2), uniform_timesteps(990, 7), SCHEDULE, eta, torch.Generator())
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_every_sampler_with_an_oracle_finds_the_image_and_asks_once_a_step(name, steps):
+    x0, asked = field((2, 4, 4, 4)).clamp(-1, 1), []
+
+    def ask(x, t):
+        asked.append(t)
+        return oracle(x0)(x, t)
+
+    timesteps = uniform_timesteps(990, steps)
+    found = SAMPLERS[name](ask, field(x0.shape, 2), timesteps, SCHEDULE, generator=torch.Generator())
+    assert tuple(asked) == timesteps
     torch.testing.assert_close(found, x0, atol=2e-3, rtol=0)
 
 
@@ -241,8 +104,50 @@ def test_strided_ancestral_sampling_draws_the_right_variance():
         field((1, 24, 24, 24)),
         uniform_timesteps(990, 500),
         SCHEDULE,
-        torch.Generator().manual_seed(1),
+        generator=torch.Generator().manual_seed(1),
         on_step=lambda t, x0: seen.append((t, float(x0.std()))),
     )
     assert [t for t, _ in seen] == list(uniform_timesteps(990, 500))
     assert abs(seen[-1][1] / scale - 1) < 0.05
+
+
+MEAN, SCALE = 0.3, 0.15
+
+
+def exact_eps(schedule):
+    """The noise estimate of a perfect network for x_0 ~ N(MEAN, SCALE²)."""
+
+    def predict(x, t):
+        signal, noise = schedule.coefficients(t, x)
+        return noise * (x - signal * MEAN) / (signal**2 * SCALE**2 + noise**2)
+
+    return predict
+
+
+def flow_error(sampler, steps):
+    """How far, root mean square, a sampler is from the probability flow's own answer, in fine time."""
+    schedule = Schedule(50_000)
+    timesteps = log_snr_timesteps(45_000, steps, schedule)
+    x, last = field((1, 8, 8, 8)), timesteps[-1]
+
+    def spread(t):
+        signal, noise = (c.double() for c in schedule.coefficients(t, x))
+        return signal, (signal**2 * SCALE**2 + noise**2).sqrt()
+
+    (signal_t, deviation_t), (signal_s, deviation_s) = spread(timesteps[0]), spread(last)
+    x_s = signal_s * MEAN + deviation_s / deviation_t * (x - signal_t * MEAN)
+    wanted = schedule.predict_x0(x_s, exact_eps(schedule)(x_s, last), last)
+    return float((sampler(exact_eps(schedule), x, timesteps, schedule) - wanted).square().mean().sqrt())
+
+
+def test_dpm_solver_is_of_second_order_where_ddim_is_of_first():
+    first, second = ([flow_error(sampler, steps) for steps in (40, 80, 160)] for sampler in (ddim, dpm_solver))
+    print(f"ddim {first}, dpm-solver++ {second}")
+    orders = [np.log2(np.array(errors[:-1]) / errors[1:]) for errors in (first, second)]
+    np.testing.assert_allclose(orders[0], 1, atol=0.25)
+    np.testing.assert_allclose(orders[1], 2, atol=0.4)
+
+
+@pytest.mark.parametrize("steps", [8, 12, 20, 40])
+def test_dpm_solver_is_nearer_than_ddim_at_equal_evaluations(steps):
+    assert flow_error(dpm_solver, steps) < 0.5 * flow_error(ddim, steps)

@@ -66,7 +66,8 @@ def denoise(scan: Scan, model: Model, config: DenoiseConfig, on_evaluation: OnEv
             )
         sigmas[extent.name] = sigma * unit
         calls = {"mean": 1, "restore": config.steps, "sample": config.steps}[config.estimate]
-        predict = predictor(model, field.scene(), config.overlap, calls, on_evaluation)
+        moving = config.seed if calls > 1 else None
+        predict = predictor(model, field.scene(), config.overlap, calls, on_evaluation, grid_seed=moving)
         changes.append(field.change(x, estimate_clean(predict, x, sigma, config, schedule)))
     return Denoised(apply_changes(scan, changes), sigmas)
 
@@ -83,7 +84,7 @@ def estimate_clean(
         return posterior_mean(predict, y, sigma, schedule)[0].numpy()
     state = consistent_start(y, sigma, start, schedule, generator)
     if config.estimate == "sample":
-        return ancestral(predict, state, timesteps, schedule, generator)[0].numpy()
+        return ancestral(predict, state, timesteps, schedule, generator=generator)[0].numpy()
     return diffpir(
         predict,
         state,

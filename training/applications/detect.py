@@ -76,7 +76,8 @@ def _drawn_again(
     """The mean of several reconstructions of the organ from partial noise, everything else kept."""
     schedule, x = Schedule(model.config.timesteps), torch.as_tensor(x_ZYX)[None]
     timesteps = uniform_timesteps(config.noise_t, config.steps)
-    predict = predictor(model, field.scene(), config.overlap, len(timesteps) * config.repeats, on_evaluation)
+    calls = len(timesteps) * config.repeats
+    predict = predictor(model, field.scene(), config.overlap, calls, on_evaluation, grid_seed=config.seed)
     total = torch.zeros_like(x)
     for repeat in range(config.repeats):
         generator = torch.Generator().manual_seed(config.seed + repeat)

@@ -68,7 +68,7 @@ def inpaint(
     anatomy = field.read("anatomy") if scan.stored.record.anatomy != "none" else None
     scene = field.scene(anatomy, control)
     drawn = repaint(
-        predictor(model, scene, config.overlap, count_evaluations(visits), on_evaluation),
+        predictor(model, scene, config.overlap, count_evaluations(visits), on_evaluation, grid_seed=config.seed),
         torch.as_tensor(x)[None],
         1 - torch.as_tensor(unknown.astype(np.float32))[None],
         timesteps=timesteps,

@@ -13,7 +13,7 @@ from training.applications.scan import Change
 from training.crops import Canvas, read_box, region_canvas
 from training.diffusion import Schedule
 from training.models import Model
-from training.sampling import NoisePredictor, Scene, unknown_anatomy
+from training.sliding_windows import NoisePredictor, Scene, unknown_anatomy
 
 Triple = tuple[int, int, int]
 OnEvaluation = Callable[[int, int], None]
@@ -121,7 +121,16 @@ class RegionField:
         return here, tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
 
-def predictor(model: Model, scene: Scene, overlap: float, calls: int, on_evaluation: OnEvaluation) -> NoisePredictor:
+def predictor(
+    model: Model,
+    scene: Scene,
+    overlap: float,
+    calls: int,
+    on_evaluation: OnEvaluation,
+    *,
+    guidance: float = 1.0,
+    grid_seed: int | None = None,
+) -> NoisePredictor:
     """Noise estimates of one field by a model; `calls` is how often it will be asked."""
     done = 0
     made: NoisePredictor
@@ -137,10 +146,12 @@ def predictor(model: Model, scene: Scene, overlap: float, calls: int, on_evaluat
         model.config.patch,
         overlap,
         WINDOWS_AT_ONCE,
+        guidance=guidance,
         precision="bf16",
         device=next(model.network.parameters()).device,
         on_evaluation=count,
         schedule=Schedule(model.config.timesteps),
+        grid_seed=grid_seed,
     )
     return made
 

@@ -24,7 +24,8 @@ from training.diffusion import Schedule
 from training.models import Model
 from training.objectives import upsample_depth
 from training.restoration import depth_average_step, diffpir, noise_start
-from training.sampling import Scene, uniform_timesteps, unknown_anatomy
+from training.sampling import uniform_timesteps
+from training.sliding_windows import Scene, unknown_anatomy
 
 LARGEST_MISFIT = 1.3  # between the thin slices and what the model was trained on
 
@@ -137,7 +138,7 @@ def _drawn(
     )
     timesteps, generator = uniform_timesteps(config.start, config.steps), torch.Generator().manual_seed(config.seed)
     x = diffpir(
-        predictor(model, scene, config.overlap, len(timesteps), on_evaluation),
+        predictor(model, scene, config.overlap, len(timesteps), on_evaluation, grid_seed=config.seed),
         noise_start(up, config.start, schedule, generator),
         depth_average_step(y, factor),
         sigma_n=config.sigma_n,

@@ -19,10 +19,12 @@ from preprocessing.geometry import Geometry
 from preprocessing.regions import REGIONS, WINDOWS
 from training.applications.anatomy_map import AnatomyMap
 from training.applications.region_field import OnEvaluation, predictor
+from training.config import SamplerName
 from training.diffusion import Schedule
 from training.models import Model
 from training.objectives import lesion_mask_control
-from training.sampling import Scene, ddim, draw_noise, uniform_timesteps
+from training.sampling import SAMPLERS, draw_noise, uniform_timesteps
+from training.sliding_windows import Scene
 
 AIR_HU = -1000.0
 
@@ -30,9 +32,10 @@ AIR_HU = -1000.0
 class SynthesizeConfig(Config):
     """How a volume is drawn."""
 
-    steps: int = Field(50, ge=1)
+    sampler: SamplerName = "dpm-solver++"
+    steps: int = Field(20, ge=1)
     start: int = Field(990, ge=1, description="t of the first step")
-    eta: float = Field(0.0, ge=0, le=1, description="0: DDIM; 1: draws from the posterior at every step")
+    guidance: float = Field(1.0, ge=0, description="above 1: more like the region and the map than the model draws it")
     margin_voxels: int = Field(8, ge=0, description="what is drawn around a lesion, and a patch at least")
     overlap: float = Field(0.5, ge=0, lt=1)
     seed: int = 0
@@ -59,10 +62,12 @@ def synthesize(
     lesion = None if lesion_zyx is None else _at_least(lesion_zyx, model.config.patch)[0]
     place = _box(padded.shape, lesion, model.config.patch, config.margin_voxels)
     scene = _scene(given, padded, place, lesion)
-    timesteps, generator = uniform_timesteps(config.start, config.steps), torch.Generator().manual_seed(config.seed)
-    predict = predictor(model, scene, config.overlap, len(timesteps), on_evaluation)
-    noise = draw_noise(torch.zeros(1, *padded[place].shape), generator)
-    x = ddim(predict, noise, timesteps, Schedule(model.config.timesteps), config.eta, generator)[0].numpy()
+    schedule, generator = Schedule(model.config.timesteps), torch.Generator().manual_seed(config.seed)
+    timesteps = uniform_timesteps(config.start, config.steps)
+    more = {"guidance": config.guidance, "grid_seed": config.seed}
+    predict = predictor(model, scene, config.overlap, len(timesteps), on_evaluation, **more)
+    noise, draw = draw_noise(torch.zeros(1, *padded[place].shape), generator), SAMPLERS[config.sampler]
+    x = draw(predict, noise, timesteps, schedule, generator=generator)[0].numpy()
     own = tuple(
         slice(max(p.start, b), min(p.stop, b + n)) for p, b, n in zip(place, before, given.ids_ZYX.shape, strict=True)
     )
