@@ -54,6 +54,21 @@ def test_denoise_judges_patients_that_it_was_not_trained_on(real_data, capsys):
     assert all(22 < value < 23.5 for value in noisy)  # 10·log10(2²/.15²) = 22.5
 
 
+@pytest.mark.slow
+def test_sample_measures_both_sides_and_says_what_is_extrapolated(real_data, capsys):
+    code, out, _ = _call(capsys, "sample", "--data", real_data, "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    of = {(row["task"], row["voxels"], row["method"]): row for row in rows}
+    assert len(of) == len(rows) == 2 * (2 + 5)
+    for (task, voxels, method), row in of.items():
+        naive = of[task, voxels, "naive"]
+        assert row["x_faster"] == pytest.approx(naive["s"] / row["s"])
+        assert row["evaluations"] < naive["evaluations"] or method == "ddim 50"
+        assert (row["quality"] is not None) == (voxels == "24 x 24 x 24")
+    assert of["denoising", "24 x 24 x 24", "mean"]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
+
+
 def test_convert_measures_every_side_in_turn_and_says_where_our_time_goes(real_data, monkeypatch):
     sys.path.insert(0, str(cli_bench.CHECKOUT / "tests"))
     from benchmarks import convert
