@@ -102,6 +102,10 @@ def detect(
     noise_t: Annotated[int, typer.Option(min=1, max=999, help="t to which the organ is noised.")] = 950,
     steps: Annotated[int, typer.Option(min=1, help="Of each reconstruction.")] = 50,
     repeats: Annotated[int, typer.Option(min=1, help="Reconstructions that are averaged.")] = 4,
+    segmentation: Annotated[
+        Path | None, typer.Option(help="Also a mask of what is above --threshold: a file, or .dcm for a DICOM SEG.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, help="In HU of the map, of --segmentation.")] = 40.0,
     seed: Annotated[int, typer.Option()] = 0,
     preview: PreviewOption = True,
     overwrite: OverwriteOption = False,
@@ -111,11 +115,16 @@ def detect(
     from training.applications.detect import DetectConfig
     from training.applications.detect import detect as find_anomalies
     from training.applications.mask import read_mask
+    from training.applications.scan import find_case, require_result, write_masks
 
+    if segmentation:
+        require_result(find_case(scan), segmentation, overwrite=overwrite, masks=True)
     config = DetectConfig(noise_t=noise_t, steps=steps, repeats=repeats, seed=seed)
 
     def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
         found = find_anomalies(scan, read_mask(scan, mask), model, config, on_evaluation)
+        if segmentation:
+            write_masks(scan, {"lesion": found.map_zyx > threshold}, segmentation, overwrite=overwrite)
         return Outcome(
             found.map_zyx, f"score {found.score_hu:.0f} HU ({config.percentile:g}th percentile in {mask.name})"
         )
@@ -156,21 +165,27 @@ def superresolve(
     output: OutputArgument,
     model: ModelOption = "",
     region: RegionOption = None,
+    factor: Annotated[
+        int | None, typer.Option(min=2, help="Slices for one; default: to the model's spacing, as near as can be.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 100,
     seed: Annotated[int, typer.Option(help="Another seed, other details.")] = 0,
     preview: PreviewOption = True,
     overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
-    """Thinner slices for your own CT, as many times as the model was fine-tuned for."""
+    """Thinner slices for your own CT, two or more for one."""
     from training.applications.superresolve import SuperresolveConfig
     from training.applications.superresolve import superresolve as draw_slices
 
-    config = SuperresolveConfig(steps=steps, seed=seed)
+    config = SuperresolveConfig(factor=factor, steps=steps, seed=seed)
 
     def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
         done = draw_slices(scan, model, config, on_evaluation)
-        return Outcome(done.hu_zyx, f"slices of {done.geometry.spacing_mm[0]:.3g} mm drawn", done.geometry)
+        said = f"slices of {done.geometry.spacing_mm[0]:.3g} mm drawn, {done.factor} for one"
+        if done.factor != model.factor:
+            said += f" by a network that learnt {model.factor} for one: look twice"
+        return Outcome(done.hu_zyx, said, done.geometry)
 
     _on_each(
         "superresolve", [(scan, output)], Options(model, "superresolution", region, lake, preview, overwrite), apply

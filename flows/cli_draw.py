@@ -1,7 +1,8 @@
 """Verbs that draw CTs which nobody has, from a map of their anatomy; what they write says that it is synthetic."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +17,7 @@ from training.config import SamplerName
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from training.applications.anatomy_map import AnatomyMap
     from training.applications.synthesize import SynthesizeConfig
 
 MapArgument = Annotated[
@@ -39,6 +41,9 @@ def synthesize(
     steps: StepsOption = 20,
     sampler: SamplerOption = "dpm-solver++",
     guidance: GuidanceOption = 1.0,
+    level: Annotated[
+        Literal["patch", "image"], typer.Option(help="image: a quick look, the whole map as one patch.")
+    ] = "patch",
     seed: Annotated[int, typer.Option(help="Another seed, another person of this anatomy.")] = 0,
     overwrite: OverwriteOption = False,
     lake: LakeOption = "",
@@ -51,7 +56,7 @@ def synthesize(
         anatomy,
         output,
         Options(model, "", region, lake, True, overwrite),
-        SynthesizeConfig(steps=steps, sampler=sampler, guidance=guidance, seed=seed),
+        SynthesizeConfig(steps=steps, sampler=sampler, guidance=guidance, level=level, seed=seed),
     )
 
 
@@ -59,7 +64,15 @@ def generate_lesion(
     anatomy: MapArgument,
     output: OutputArgument,
     region: DrawnRegionOption,
-    organ: Annotated[str, typer.Option("--organ", help="Class in which the lesion lies, e.g. liver.")],
+    organ: Annotated[
+        str,
+        typer.Option(
+            "--organ", help="Where the lesion lies: a class, lung, mediastinal_lymph_node or abdominal_lymph_node."
+        ),
+    ] = "",
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="The lesion itself, in the map's frame, instead of --organ.")
+    ] = None,
     radius: Annotated[float, typer.Option("--radius", min=0.5, help="Of the lesion, in mm.")] = 8.0,
     model: ModelOption = "",
     steps: StepsOption = 20,
@@ -69,8 +82,15 @@ def generate_lesion(
     overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
-    """Draw a CT with a lesion somewhere in an organ of a map, and its mask as OUTPUT's name with `_lesion`."""
+    """Draw a CT with a lesion where you say or somewhere in an organ, and its mask as OUTPUT's name with `_lesion`."""
+    from training.applications.lesion_site import lesion_within, read_lesion
     from training.applications.synthesize import SynthesizeConfig
+
+    if bool(organ) == bool(mask):
+        raise typer.BadParameter("say where the lesion is to be: either --organ or --mask")
+
+    def lesion(given: "AnatomyMap") -> "NDArray":
+        return read_lesion(given, mask) if mask else lesion_within(given, organ, radius, seed)
 
     config = SynthesizeConfig(steps=steps, sampler=sampler, guidance=guidance, seed=seed)
     _draw(
@@ -79,7 +99,7 @@ def generate_lesion(
         output,
         Options(model, "lesion", region, lake, True, overwrite),
         config,
-        (organ, radius),
+        lesion,
     )
 
 
@@ -89,14 +109,13 @@ def _draw(
     output: Path,
     options: Options,
     config: "SynthesizeConfig",
-    lesion: tuple[str, float] | None = None,
+    lesion: Callable[["AnatomyMap"], "NDArray"] | None = None,
 ) -> None:
     """A CT of a map in a file, a picture of it, and the mask of the lesion."""
     from preprocessing.encoding.write import write_image, write_mask
     from preprocessing.resample import resample_onto
     from training.applications.anatomy_map import read_map
     from training.applications.scan import require_result
-    from training.applications.synthesize import lesion_within
     from training.applications.synthesize import synthesize as draw
 
     for path in (output, *([lesion_path(output)] if lesion else [])):
@@ -106,7 +125,7 @@ def _draw(
     if options.region not in model.seal.seen:
         raise UserError(f"this model has never seen a {options.region}; it knows {', '.join(model.seal.seen)}")
     given = read_map(anatomy, options.region, model.recipe.spacing_mm)
-    mask = None if lesion is None else lesion_within(given, *lesion, config.seed)
+    mask = lesion(given) if lesion else None
     with terminal.bars():
         drawn = draw(given, model, config, lambda n, total: tell(verb, n, total, "network evaluations"), mask)
     derivation = f"synthetic, {verb} from {anatomy.name}; model {model.url}"
@@ -119,7 +138,8 @@ def _draw(
         ids = ids * (own == 0)
     _drawn_picture(drawn.hu_zyx, ids, options.region, output.with_name(f"{output.name}.png"), f"{verb}, synthetic")
     size = " x ".join(str(n) for n in drawn.hu_zyx.shape)
-    terminal.out().print(f"{output}: {size} voxels of {model.recipe.spacing_mm:g} mm, synthetic", markup=False)
+    spacing = " x ".join(f"{mm:.3g}" for mm in dict.fromkeys(grid.spacing_mm))
+    terminal.out().print(f"{output}: {size} voxels of {spacing} mm, synthetic", markup=False)
 
 
 def lesion_path(output: Path) -> Path:

@@ -100,6 +100,11 @@ def test_a_lesion_is_drawn_and_an_anomaly_mapped_where_a_mask_says(tmp_path, mod
     found = np.asarray(nib.load(tmp_path / "map.nii.gz").dataobj)
     assert found[mask > 0].max() > 0
     assert not found[mask == 0].any()
+    threshold, outlined = float(np.median(found[mask > 0])), tmp_path / "outlined.nii.gz"
+    arguments = ("--repeats", 1, "--model", models[""], "--segmentation", outlined, "--threshold", threshold)
+    code, out, err = call(capsys, *on_chest("detect", source, tmp_path / "again.nii.gz", *shared, *arguments))
+    assert code == 0, err
+    assert 0 < np.asarray(nib.load(outlined).dataobj).sum() < mask.sum()
 
 
 def test_a_ct_with_and_without_a_lesion_is_drawn_from_a_map(tmp_path, models, capsys):
@@ -123,6 +128,19 @@ def test_a_ct_with_and_without_a_lesion_is_drawn_from_a_map(tmp_path, models, ca
     assert code == 0, err
     image, mask = (nib.load(tmp_path / name) for name in ("sick.nii.gz", "sick_lesion.nii.gz"))
     assert image.shape == mask.shape
+    code, out, err = call(
+        capsys, "generate-lesion", tmp_path / "map.nii", tmp_path / "again.nii.gz", *shared,
+        "--mask", tmp_path / "sick_lesion.nii.gz", "--model", models["lesion"], "--sampler", "ddim",
+    )  # fmt: skip
+    assert code == 0, err
+    again = nib.load(tmp_path / "again_lesion.nii.gz")
+    assert (np.asarray(again.dataobj) == np.asarray(mask.dataobj)).all()
+    code, out, err = call(
+        capsys, "synthesize", tmp_path / "map.nii", tmp_path / "look.nii.gz", *shared,
+        "--level", "image", "--guidance", 1.5, "--model", models[""],
+    )  # fmt: skip
+    assert code == 0, err
+    assert nib.load(tmp_path / "look.nii.gz").shape == (8, 8, 8)
     assert (image.affine == mask.affine).all()
     assert 0 < np.asarray(mask.dataobj).mean() < 0.5
     assert {"ct.nii.gz.png", "sick.nii.gz.png"} <= {path.name for path in tmp_path.iterdir()}
@@ -138,6 +156,7 @@ def test_a_ct_with_and_without_a_lesion_is_drawn_from_a_map(tmp_path, models, ca
         (["denoise", "ct.nii.gz", "out", "--model", "MODEL"], 1, "its image is no DICOM series"),
         (["denoise", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--region", "head_neck"], 1, "has never seen"),
         (["inpaint", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--mask", "ct.nii.gz"], 1, "fine-tuned for lesion"),
+        (["generate-lesion", "ct.nii.gz", "out.nii.gz", "--model", "MODEL"], 2, "either --organ or --mask"),
         (["detect", "ct.nii.gz", "out.nii.gz", "--model", "MODEL", "--mask", "no.nii"], 1, "no.nii is not there"),
     ],
 )

@@ -364,10 +364,21 @@ def test_a_trained_network_adds_something_of_its_own(tmp_path, thin_model):
     assert (one != other).any()
 
 
-def test_slices_that_the_model_was_not_made_for_are_refused(tmp_path, thin_model):
-    scan = thick_scan(tmp_path, thin_model, spacing=(3.0, 4.0, 4.0))
-    with pytest.raises(UserError, match=r"slices of 3 mm in 2 make 1\.5 mm, .* it takes slices of about 8 mm"):
-        superresolve(scan, thin_model, SuperresolveConfig(steps=1), nothing)
+def test_the_factor_is_free_and_by_default_leads_to_the_models_spacing(tmp_path, thin_model):
+    scan = thick_scan(tmp_path, thin_model, spacing=(12.0, 4.0, 4.0))
+    known = replace(thin_model, network=KeepsTheControl())
+    done = superresolve(scan, known, SuperresolveConfig(steps=2), nothing)
+    assert (done.factor, done.geometry.spacing_mm) == (3, (4.0, 4.0, 4.0))
+    assert len(done.hu_zyx) == 3 * len(scan.volume.image)
+
+
+@pytest.mark.parametrize(
+    ("mm", "factor", "made"), [(3.0, None, r"3 mm in 2 make 1\.5"), (16.0, 2, "16 mm in 2 make 8")]
+)
+def test_slices_that_the_model_was_not_made_for_are_refused(tmp_path, thin_model, mm, factor, made):
+    scan = thick_scan(tmp_path, thin_model, spacing=(mm, 4.0, 4.0))
+    with pytest.raises(UserError, match=f"slices of {made} mm, .* it takes slices of 8 mm and more"):
+        superresolve(scan, thin_model, SuperresolveConfig(steps=1, factor=factor), nothing)
 
 
 @pytest.mark.parametrize(

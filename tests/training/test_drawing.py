@@ -11,9 +11,11 @@ from training_worlds import RECIPE, SMALL
 
 from infra.errors import UserError
 from preprocessing.anatomy import class_ids
+from preprocessing.geometry import Geometry
 from preprocessing.regions import WINDOWS
-from training.applications.anatomy_map import read_map
-from training.applications.synthesize import SynthesizeConfig, lesion_within, synthesize
+from training.applications.anatomy_map import AnatomyMap, read_map
+from training.applications.lesion_site import SITES, lesion_within, read_lesion, site_mask
+from training.applications.synthesize import SynthesizeConfig, synthesize
 from training.diffusion import Schedule
 from training.models import Model
 
@@ -111,13 +113,57 @@ def test_a_sampled_lesion_lies_in_its_organ(tmp_path, seed):
     assert (lesion == lesion_within(given, "liver", 8.0, seed)).all()
 
 
+def test_lymph_nodes_lie_in_the_tissue_beside_vessels_and_lung_is_all_its_lobes():
+    ids = np.full((30, 40, 40), 118, np.uint8)
+    ids[:, 20:22, 20:22] = class_ids()["trachea"]
+    ids[:, 5:15, 5:15] = class_ids()["lung_upper_lobe_left"]
+    ids[:, 5:15, 25:35] = class_ids()["lung_lower_lobe_right"]
+    given = AnatomyMap(ids, Geometry(ids.shape, (4.0, 4.0, 4.0)), "chest")
+    nodes = site_mask(given, "mediastinal_lymph_node")
+    assert (ids[nodes] == 118).all()
+    far = np.abs(np.argwhere(nodes)[:, 1:] - 20.5).max()
+    assert 4 < far <= 5.5
+    assert (site_mask(given, "lung") == np.isin(ids, [class_ids()[n] for n in SITES["lung"].classes])).all()
+    assert (ids[lesion_within(given, "mediastinal_lymph_node", 4.0, 0)] == 118).all()
+
+
+def test_a_lesion_can_be_given_in_the_frame_of_the_map(tmp_path):
+    write_map(tmp_path / "map.nii", shape=(20, 48, 44), spacing=(4.0, 2.0, 2.0))
+    given = read_map(tmp_path / "map.nii", "abdomen", 4.0)
+    affine, marked = nib.load(tmp_path / "map.nii").affine, np.zeros((44, 48, 20), np.uint8)
+    marked[20:24, 20:28, 8:12] = 1
+    nib.save(nib.Nifti1Image(marked, affine), tmp_path / "lesion.nii")
+    lesion = read_lesion(given, tmp_path / "lesion.nii")
+    assert lesion.shape == given.ids_ZYX.shape
+    assert lesion.sum() == marked.sum() / 4
+    middle = given.geometry.world(np.argwhere(lesion).mean(0))[::-1] * (-1, -1, 1)
+    np.testing.assert_allclose(middle, affine[:3, :3] @ np.argwhere(marked).mean(0) + affine[:3, 3], atol=1.01)
+    nib.save(nib.Nifti1Image(np.zeros_like(marked), affine), tmp_path / "none.nii")
+    with pytest.raises(UserError, match="marks nothing within the body"):
+        read_lesion(given, tmp_path / "none.nii")
+
+
+def test_a_preview_shows_all_of_the_map_in_one_patch(tmp_path, painter):
+    ids = write_map(tmp_path / "map.nii", shape=(20, 24, 32))
+    given = read_map(tmp_path / "map.nii", "abdomen", 4.0)
+    drawn = synthesize(given, painter, CONFIG.replace(level="image"), lambda *_: None)
+    assert drawn.hu_zyx.shape == (8, 8, 8)
+    assert painter.network.calls == CONFIG.steps
+    assert drawn.geometry.spacing_mm == (10.0, 12.0, 16.0)
+    corners = [drawn.geometry.world(i) for i in ((-0.5, -0.5, -0.5), (7.5, 7.5, 7.5))]
+    np.testing.assert_allclose(corners, [given.geometry.world(i) for i in ((-0.5, -0.5, -0.5), (19.5, 23.5, 31.5))])
+    assert (drawn.hu_zyx > 50).mean() == pytest.approx((ids == LIVER).mean(), rel=0.3)
+
+
 def test_a_lesion_that_cannot_lie_there_is_a_sentence(tmp_path):
     write_map(tmp_path / "map.nii")
     given = read_map(tmp_path / "map.nii", "abdomen", 4.0)
-    with pytest.raises(UserError, match=r"'lung_left' is no class of the anatomy; there is lung_"):
+    with pytest.raises(UserError, match=r"'lung_left' is no class of the anatomy; there is lung, lung_"):
         lesion_within(given, "lung_left", 8.0, 0)
     with pytest.raises(UserError, match="the map shows no spleen"):
         lesion_within(given, "spleen", 8.0, 0)
+    with pytest.raises(UserError, match="lung lies in the chest, and the map shows the abdomen"):
+        lesion_within(given, "lung", 8.0, 0)
     with pytest.raises(UserError, match="no ball of 80 mm fits into the liver, which is"):
         lesion_within(given, "liver", 80.0, 0)
 

@@ -6,7 +6,7 @@ that it never saw, or that lie outside a region's HU window, keep their value to
 """
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from infra.lake import Lake, open_lake
 from preprocessing.case import Case, CaseError, RegionName
 from preprocessing.convert import convert_case
 from preprocessing.decoding.decode import image_suffix, read_image
-from preprocessing.encoding.write import require_output, write_image
+from preprocessing.encoding.write import IMAGES, MASKS, require_output, write_image, write_mask
 from preprocessing.geometry import Geometry
 from preprocessing.quality import as_stored, audit, in_scale_of
 from preprocessing.recipe import Recipe
@@ -107,14 +107,14 @@ def open_scan(path: Path, recipe: Recipe, region: RegionName | None = None) -> G
         yield prepare(find_case(path, region), recipe, open_lake(scratch))
 
 
-def require_result(case: Case | None, output: Path, *, overwrite: bool = False) -> None:
+def require_result(case: Case | None, output: Path, *, overwrite: bool = False, masks: bool = False) -> None:
     """Refuses an output that could not be written, before any work is done for it.
 
     Raises:
         UserError: its name says no format, it may not be replaced, or it would be DICOM and the case is none.
     """
     try:
-        require_output(case, output, overwrite=overwrite)
+        require_output(case, output, MASKS if masks else IMAGES, overwrite=overwrite)
     except CaseError as error:
         raise UserError(str(error)) from None
 
@@ -142,6 +142,18 @@ def write_result(
         stored = in_scale_of(whole, scan.volume.audit)
     try:
         return write_image(scan.case, stored, output, derivation, geometry=geometry, overwrite=overwrite)
+    except CaseError as error:
+        raise UserError(str(error)) from None
+
+
+def write_masks(scan: Scan, masks: Mapping[str, NDArray], output: Path, *, overwrite: bool = False) -> None:
+    """Writes named masks on the scan's own grid as one label map, or as a DICOM SEG (.dcm) of a DICOM series.
+
+    Raises:
+        UserError: the output cannot be written.
+    """
+    try:
+        write_mask(scan.case, masks, output, overwrite=overwrite)
     except CaseError as error:
         raise UserError(str(error)) from None
 

@@ -33,6 +33,9 @@ LARGEST_MISFIT = 1.3  # between the thin slices and what the model was trained o
 class SuperresolveConfig(Config):
     """How thin slices are drawn."""
 
+    factor: int | None = Field(
+        None, ge=2, description="slices for one; none = as many as come nearest to the model's spacing"
+    )
     steps: int = Field(100, ge=1)
     start: int = Field(990, ge=1, description="t of the first step")
     sigma_n: float = Field(0.01, gt=0, description="small: the slices' means are kept almost exactly")
@@ -48,28 +51,29 @@ class Superresolved:
 
     hu_zyx: NDArray[np.int16]
     geometry: Geometry
+    factor: int
 
 
 def superresolve(scan: Scan, model: Model, config: SuperresolveConfig, on_evaluation: OnEvaluation) -> Superresolved:
     """The scan with thinner slices; anatomy is unknown to the model.
 
     Raises:
-        UserError: the scan is oblique, or its slices over the model's factor are far from the model's spacing.
+        UserError: the scan is oblique, or its slices over the factor are far from the model's spacing.
     """
-    turn, factor = turn_towards(scan.volume.geometry), model.factor
+    turn = turn_towards(scan.volume.geometry)
     source, own = turn.array(scan.volume.image), turn.geometry(scan.volume.geometry)
-    _require_fit(scan, own, model)
+    factor = _factor(scan, own, model, config)
     fine = thin_geometry(own, factor)
     linear = _upsampled(source.astype(np.float32), factor)
     total = np.zeros(fine.shape, np.float32)
-    changes = list(_changes(scan, own, model, config, on_evaluation))
+    changes = list(_changes(scan, own, model, config.replace(factor=factor), on_evaluation))
     thick = _plane_grid(own, model.recipe.spacing_mm)
     for change, weight_Z in zip(changes, fading(changes), strict=True):
         grid = shifted(thin_geometry(thick, factor), change.extent)
         window = WINDOWS[change.extent.name]
         moved = onto((change.hu_ZYX * weight_Z[:, None, None]).astype(np.float32), grid, fine)
         total += np.where((linear > window.low_hu) & (linear < window.high_hu), moved, 0)
-    return Superresolved(np.rint(linear + total).clip(-32768, 32767).astype(np.int16), fine)
+    return Superresolved(np.rint(linear + total).clip(-32768, 32767).astype(np.int16), fine, factor)
 
 
 def thin_geometry(thick: Geometry, factor: int) -> Geometry:
@@ -80,15 +84,18 @@ def thin_geometry(thick: Geometry, factor: int) -> Geometry:
     return replace(thick, shape=(depth * factor, height, width), spacing_mm=spacing, origin_mm=origin)
 
 
-def _require_fit(scan: Scan, own: Geometry, model: Model) -> None:
+def _factor(scan: Scan, own: Geometry, model: Model, config: SuperresolveConfig) -> int:
     if not is_straight(own):
         raise UserError(f"{scan.case.id} is oblique; resample it to straight axes first")
-    thin, spacing = own.spacing_mm[0] / model.factor, model.recipe.spacing_mm
+    spacing = model.recipe.spacing_mm
+    factor = config.factor or max(2, round(own.spacing_mm[0] / spacing))
+    thin = own.spacing_mm[0] / factor
     if not 1 / LARGEST_MISFIT <= thin / spacing <= LARGEST_MISFIT:
         raise UserError(
-            f"{scan.case.id}: slices of {own.spacing_mm[0]:.3g} mm in {model.factor} make {thin:.3g} mm, but the model "
-            f"draws at {spacing:g} mm; it takes slices of about {spacing * model.factor:.3g} mm"
+            f"{scan.case.id}: slices of {own.spacing_mm[0]:.3g} mm in {factor} make {thin:.3g} mm, but the model draws "
+            f"at {spacing:g} mm; it takes slices of {2 * spacing:.3g} mm and more"
         )
+    return factor
 
 
 def _plane_grid(own: Geometry, spacing_mm: float) -> Geometry:
@@ -100,7 +107,8 @@ def _changes(
     scan: Scan, own: Geometry, model: Model, config: SuperresolveConfig, on_evaluation: OnEvaluation
 ) -> Iterator[Change]:
     """Of every region what the model adds to linear interpolation; extents count thin slices."""
-    grid, factor = _plane_grid(own, model.recipe.spacing_mm), model.factor
+    grid, factor = _plane_grid(own, model.recipe.spacing_mm), config.factor
+    assert factor is not None
     volume = resample_onto(scan.volume.image, scan.volume.geometry, grid)
     share = scan.stored.geometry(0).spacing_mm[0] / grid.spacing_mm[0]
     for extent in scan.regions:
@@ -123,7 +131,7 @@ def _drawn(
     on_evaluation: OnEvaluation,
 ) -> NDArray[np.float32]:
     """DiffPIR from a full-noise start at the interpolated slices, which are also the ControlNet's control."""
-    patch, factor, schedule = model.config.patch, model.factor, Schedule(model.config.timesteps)
+    patch, factor, schedule = model.config.patch, len(up_ZYX) // len(y_KYX), Schedule(model.config.timesteps)
     least = (-(-patch // factor), patch, patch)
     padding = [(0, max(0, n - m)) for n, m in zip(least, y_KYX.shape, strict=True)]
     y = torch.as_tensor(np.pad(y_KYX, padding, mode="edge"))[None]

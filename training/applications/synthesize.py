@@ -5,17 +5,16 @@ it is drawn (SPEC §6.5).
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage
 
 from infra.config import Config
-from infra.errors import UserError
-from preprocessing.anatomy import class_ids
 from preprocessing.geometry import Geometry
+from preprocessing.pyramid import resize_cube
 from preprocessing.regions import REGIONS, WINDOWS
 from training.applications.anatomy_map import AnatomyMap
 from training.applications.region_field import OnEvaluation, predictor
@@ -37,6 +36,9 @@ class SynthesizeConfig(Config):
     start: int = Field(990, ge=1, description="t of the first step")
     guidance: float = Field(1.0, ge=0, description="above 1: more like the region and the map than the model draws it")
     margin_voxels: int = Field(8, ge=0, description="what is drawn around a lesion, and a patch at least")
+    level: Literal["patch", "image"] = Field(
+        "patch", description="image: all of the map at once, stretched to one patch: a preview"
+    )
     overlap: float = Field(0.5, ge=0, lt=1)
     seed: int = 0
 
@@ -56,18 +58,18 @@ def synthesize(
     on_evaluation: OnEvaluation,
     lesion_zyx: NDArray[np.bool_] | None = None,
 ) -> Synthesized:
-    """A CT of the map; with a lesion (on the map's grid; needs a lesion model) the box around it."""
+    """A CT of the map; with a lesion (on the map's grid; needs a lesion model) the box around it.
+
+    At the image level, without a lesion, it has patch³ voxels, however large the map is.
+    """
+    if config.level == "image" and lesion_zyx is None:
+        return _preview(given, model, config, on_evaluation)
     window = WINDOWS[given.region]
     padded, before = _at_least(given.ids_ZYX, model.config.patch)
     lesion = None if lesion_zyx is None else _at_least(lesion_zyx, model.config.patch)[0]
     place = _box(padded.shape, lesion, model.config.patch, config.margin_voxels)
     scene = _scene(given, padded, place, lesion)
-    schedule, generator = Schedule(model.config.timesteps), torch.Generator().manual_seed(config.seed)
-    timesteps = uniform_timesteps(config.start, config.steps)
-    more = {"guidance": config.guidance, "grid_seed": config.seed}
-    predict = predictor(model, scene, config.overlap, len(timesteps), on_evaluation, **more)
-    noise, draw = draw_noise(torch.zeros(1, *padded[place].shape), generator), SAMPLERS[config.sampler]
-    x = draw(predict, noise, timesteps, schedule, generator=generator)[0].numpy()
+    x = _drawn(scene, model, config, on_evaluation)
     own = tuple(
         slice(max(p.start, b), min(p.stop, b + n)) for p, b, n in zip(place, before, given.ids_ZYX.shape, strict=True)
     )
@@ -75,6 +77,34 @@ def synthesize(
     hu = hu[tuple(slice(o.start - p.start, o.stop - p.start) for o, p in zip(own, place, strict=True))]
     origin = given.geometry.world([o.start - b for o, b in zip(own, before, strict=True)])
     return Synthesized(hu, replace(given.geometry, shape=hu.shape, origin_mm=tuple(origin.tolist())))
+
+
+def _preview(given: AnatomyMap, model: Model, config: SynthesizeConfig, on_evaluation: OnEvaluation) -> Synthesized:
+    """The whole map as one patch, its voxels as much longer as it takes."""
+    patch, (depth, height, width) = model.config.patch, given.ids_ZYX.shape
+    step = (depth / patch, height / patch, width / patch)
+    scene = Scene(
+        region=REGIONS.index(given.region),
+        anatomy_ZYX=torch.as_tensor(resize_cube(given.ids_ZYX, patch, labels=True)),
+        start_zyx=(0.0, 0.0, 0.0),
+        step_zyx=step,
+        canvas_zyx=(depth, height, width),
+    )
+    x = _drawn(scene, model, config, on_evaluation)
+    spacing = tuple(mm * n for mm, n in zip(given.geometry.spacing_mm, step, strict=True))
+    origin = tuple(given.geometry.world([n / 2 - 0.5 for n in step]).tolist())
+    hu = np.rint(WINDOWS[given.region].to_hu(x)).astype(np.int16)
+    return Synthesized(hu, replace(given.geometry, shape=hu.shape, spacing_mm=spacing, origin_mm=origin))
+
+
+def _drawn(scene: Scene, model: Model, config: SynthesizeConfig, on_evaluation: OnEvaluation) -> NDArray[np.float32]:
+    """The field on [-1, 1], from pure noise."""
+    schedule, generator = Schedule(model.config.timesteps), torch.Generator().manual_seed(config.seed)
+    timesteps = uniform_timesteps(config.start, config.steps)
+    more = {"guidance": config.guidance, "grid_seed": config.seed}
+    predict = predictor(model, scene, config.overlap, len(timesteps), on_evaluation, **more)
+    noise, draw = draw_noise(torch.zeros(1, *scene.anatomy_ZYX.shape), generator), SAMPLERS[config.sampler]
+    return draw(predict, noise, timesteps, schedule, generator=generator)[0].numpy()
 
 
 def _scene(
@@ -93,31 +123,6 @@ def _scene(
         body_ZYX=anatomy > 0,
         outside_ZYX=torch.as_tensor(air),
     )
-
-
-def lesion_within(given: AnatomyMap, organ: str, radius_mm: float, seed: int) -> NDArray[np.bool_]:
-    """A ball that lies wholly inside an organ of a map, anywhere in it.
-
-    Raises:
-        UserError: there is no such class, the map does not show it, or no ball of that size fits into it.
-    """
-    known = class_ids()
-    if organ not in known:
-        near = ", ".join(sorted(name for name in known if organ.split("_")[0] in name)[:6])
-        raise UserError(f"{organ!r} is no class of the anatomy{f'; there is {near}' if near else ''}")
-    inside = given.ids_ZYX == known[organ]
-    if not inside.any():
-        raise UserError(f"the map shows no {organ}; choose an organ that it names")
-    depth = ndimage.distance_transform_edt(inside, sampling=given.geometry.spacing_mm)
-    places = np.argwhere(depth > radius_mm)
-    if not len(places):
-        raise UserError(
-            f"no ball of {radius_mm:g} mm fits into the {organ}, which is {2 * depth.max():.0f} mm thick at most; "
-            "choose a smaller radius"
-        )
-    centre = places[np.random.default_rng(seed).integers(len(places))]
-    away = (np.indices(inside.shape) - centre.reshape(3, 1, 1, 1)) * np.reshape(given.geometry.spacing_mm, (3, 1, 1, 1))
-    return np.linalg.norm(away, axis=0) <= radius_mm
 
 
 def _at_least(array_ZYX: NDArray, patch: int) -> tuple[NDArray, tuple[int, ...]]:
