@@ -1,5 +1,8 @@
 """Verbs that use a model on one's own CT: what lies where afterwards, and one sentence for what a user can mend."""
 
+import re
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -12,6 +15,7 @@ from training_worlds import RECIPE, SMALL, make_lake, volume, write_ct
 from training.config import FinetuneConfig, PretrainConfig, TrainConfig
 from training.launch import finetune, pretrain
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 TRAIN = TrainConfig(
     iterations=4, batch_size=2, accumulate=1, learning_rate=1e-2, warmup=2, validation_samples=0, picture_every=0
 )
@@ -41,6 +45,17 @@ def test_a_ct_is_denoised_into_a_file_like_it_and_a_picture(tmp_path, models, ca
     assert (np.asarray(before.dataobj) != np.asarray(after.dataobj)).any()
     with Image.open(f"{output}.png") as picture:
         assert picture.width > 600
+
+
+def test_the_readmes_python_does_the_same(tmp_path, models, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_ct(tmp_path / "scan.nii.gz")
+    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+    exec(code.replace("open_model()", f"open_model({models['']!r})"), {})
+    given = ("--model", models[""], "--sigma", 20, "--no-preview")
+    assert call(capsys, *on_chest("denoise", "scan.nii.gz", "same.nii.gz", *given))[0] == 0
+    one, same = (np.asarray(nib.load(f"{name}.nii.gz").dataobj) for name in ("clean", "same"))
+    np.testing.assert_array_equal(one, same)
 
 
 def test_of_several_cts_those_that_can_be_used_are_done(tmp_path, models, capsys):

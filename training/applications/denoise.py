@@ -12,7 +12,7 @@ from pydantic import Field
 from infra.config import Config
 from infra.errors import UserError
 from preprocessing.case import RegionName
-from training.applications.region_field import OnEvaluation, RegionField, predictor
+from training.applications.region_field import OnEvaluation, RegionField, predictor, unheard
 from training.applications.scan import Scan, apply_changes
 from training.diffusion import Schedule
 from training.models import Model
@@ -46,7 +46,7 @@ class Denoised:
     sigma_hu: Mapping[RegionName, float]
 
 
-def denoise(scan: Scan, model: Model, config: DenoiseConfig, on_evaluation: OnEvaluation) -> Denoised:
+def denoise(scan: Scan, model: Model, config: DenoiseConfig, on_evaluation: OnEvaluation = unheard) -> Denoised:
     """The scan without noise, as the model knows CT; anatomy is unknown to it.
 
     Raises:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from infra.config import Config
 from infra.errors import UserError
 from training.applications.mask import on_model_grid
-from training.applications.region_field import OnEvaluation, RegionField, predictor
+from training.applications.region_field import OnEvaluation, RegionField, predictor, unheard
 from training.applications.scan import Scan, onto, shifted
 from training.diffusion import Schedule
 from training.inpainting import repaint, repaint_schedule
@@ -42,7 +42,7 @@ class Detected:
 
 
 def detect(
-    scan: Scan, organ_zyx: NDArray[np.bool_], model: Model, config: DetectConfig, on_evaluation: OnEvaluation
+    scan: Scan, organ_zyx: NDArray[np.bool_], model: Model, config: DetectConfig, on_evaluation: OnEvaluation = unheard
 ) -> Detected:
     """How far an organ (a mask on the scan's own grid) is from a healthy one as the model draws it.
 

@@ -14,7 +14,7 @@ from infra.config import Config
 from infra.errors import UserError
 from preprocessing.regions import RegionExtent
 from training.applications.mask import on_model_grid
-from training.applications.region_field import OnEvaluation, RegionField, predictor
+from training.applications.region_field import OnEvaluation, RegionField, predictor, unheard
 from training.applications.scan import Scan, apply_changes, onto
 from training.diffusion import Schedule
 from training.inpainting import composite, count_evaluations, repaint, repaint_schedule, unknown_zone
@@ -47,7 +47,7 @@ class Inpainted:
 
 
 def inpaint(
-    scan: Scan, mask_zyx: NDArray[np.bool_], model: Model, config: InpaintConfig, on_evaluation: OnEvaluation
+    scan: Scan, mask_zyx: NDArray[np.bool_], model: Model, config: InpaintConfig, on_evaluation: OnEvaluation = unheard
 ) -> Inpainted:
     """The scan with a lesion where the mask (on its own grid) is; anatomy as far as the scan's labels name it.
 

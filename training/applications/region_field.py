@@ -21,6 +21,10 @@ OnEvaluation = Callable[[int, int], None]
 WINDOWS_AT_ONCE = 4
 
 
+def unheard(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True)
 class RegionField:
     """A box of one region of a stored case; `start_zyx` is where it begins on the region's canvas.

@@ -18,7 +18,7 @@ from preprocessing.geometry import Geometry
 from preprocessing.orient import turn_towards
 from preprocessing.regions import REGIONS, WINDOWS, RegionExtent
 from preprocessing.resample import is_straight, output_grid, resample_onto
-from training.applications.region_field import OnEvaluation, predictor
+from training.applications.region_field import OnEvaluation, predictor, unheard
 from training.applications.scan import Change, Scan, fading, onto, shifted
 from training.diffusion import Schedule
 from training.models import Model
@@ -54,7 +54,9 @@ class Superresolved:
     factor: int
 
 
-def superresolve(scan: Scan, model: Model, config: SuperresolveConfig, on_evaluation: OnEvaluation) -> Superresolved:
+def superresolve(
+    scan: Scan, model: Model, config: SuperresolveConfig, on_evaluation: OnEvaluation = unheard
+) -> Superresolved:
     """The scan with thinner slices; anatomy is unknown to the model.
 
     Raises:

@@ -17,7 +17,7 @@ from preprocessing.geometry import Geometry
 from preprocessing.pyramid import resize_cube
 from preprocessing.regions import REGIONS, WINDOWS
 from training.applications.anatomy_map import AnatomyMap
-from training.applications.region_field import OnEvaluation, predictor
+from training.applications.region_field import OnEvaluation, predictor, unheard
 from training.config import SamplerName
 from training.diffusion import Schedule
 from training.models import Model
@@ -55,7 +55,7 @@ def synthesize(
     given: AnatomyMap,
     model: Model,
     config: SynthesizeConfig,
-    on_evaluation: OnEvaluation,
+    on_evaluation: OnEvaluation = unheard,
     lesion_zyx: NDArray[np.bool_] | None = None,
 ) -> Synthesized:
     """A CT of the map; with a lesion (on the map's grid; needs a lesion model) the box around it.
