@@ -8,6 +8,7 @@ BENCHMARKS = {
     "convert": "benchmarks.convert",
     "denoise": "benchmarks.denoise",
     "duplicates": "benchmarks.duplicates",
+    "finetune": "benchmarks.finetune",
     "sample": "benchmarks.sample",
     "store": "benchmarks.store",
     "train": "benchmarks.train",

@@ -69,6 +69,18 @@ def test_sample_measures_both_sides_and_says_what_is_extrapolated(real_data, cap
     assert of["denoising", "24 x 24 x 24", "mean"]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
 
 
+@pytest.mark.slow
+def test_finetune_pairs_its_arms_by_seed(real_data, capsys):
+    code, out, _ = _call(capsys, "finetune", "--data", real_data, "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["task"], row["arm"].split(",")[0]) for row in rows] == [
+        (task, arm) for task in ("superresolution", "lesion") for arm in ("fine-tuned", "scratch", "scratch")
+    ]
+    assert all(row["seeds"] == 2 and row["loss"] > 0 for row in rows)
+    assert all(row["above_fine_tuned"] == 0 for row in rows if row["arm"] == "fine-tuned")
+
+
 def test_convert_measures_every_side_in_turn_and_says_where_our_time_goes(real_data, monkeypatch):
     sys.path.insert(0, str(cli_bench.CHECKOUT / "tests"))
     from benchmarks import convert

@@ -1,0 +1,102 @@
+"""Fine-tuning a ControlNet on a pre-trained base beside training the same network from scratch, in three seeds.
+
+From scratch is judged twice: at as many steps as the fine-tuning had, and at as many as pre-training and fine-tuning
+had together, which is more compute, as a step with a ControlNet costs more than one without. All arms of a seed meet
+the same fixed validation samples of phantoms that no training saw. What comes out is reported; a tie is an outcome.
+"""
+
+import tempfile
+from statistics import mean, stdev
+
+from rich.progress import track
+
+from benchmarks.measure import timed
+from flows import terminal
+from infra.lake import Lake, open_lake
+from preprocessing.ingest import ingest
+from preprocessing.recipe import demo
+from preprocessing.sources.phantom import PhantomSource
+from training.config import FinetuneConfig, FinetuneTask, ModelConfig, PretrainConfig, TrainConfig
+from training.launch import finetune, pretrain
+from training.runs import TrainedRun
+
+TITLE = "finetune: L1 of ε on fixed samples of held-out phantoms; mean over seeds, and paired difference to fine-tuned"
+RECIPE = demo().replace(name="bench-finetune", spacing_mm=8.0, thumbnail_size=16, levels=2, chunk=16, shard=32)
+PATIENTS, SEEDS = 24, (0, 1, 2)
+TASKS: tuple[FinetuneTask, ...] = ("superresolution", "lesion")
+PRETRAIN_STEPS, FINETUNE_STEPS = 200, 60
+MODEL = ModelConfig(
+    patch=16,
+    channels=(8, 16),
+    attention=(False, True),
+    norm_groups=4,
+    head_channels=8,
+    context_dim=16,
+    anatomy_channels=8,
+    position_frequencies=3,
+)
+TRAIN = TrainConfig(
+    batch_size=8,
+    accumulate=1,
+    learning_rate=2e-3,
+    warmup=20,
+    ema_decay=0.98,
+    validation_samples=96,
+    validate_every=100_000,
+    checkpoint_every=100_000,
+    picture_every=0,
+)
+
+
+def run(data: object, quick: bool = False) -> list[dict]:
+    """A row per task and arm."""
+    pretrain_steps, finetune_steps, seeds = (2, 2, SEEDS[:2]) if quick else (PRETRAIN_STEPS, FINETUNE_STEPS, SEEDS)
+    with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:
+        lake = open_lake(folder)
+        ingest(lake, RECIPE, [PhantomSource(patients=PATIENTS, resolution="tiny", dose_pairs=False)])
+        found: dict[tuple[str, str], list[dict]] = {}
+        for seed in track(seeds, "seeds", console=terminal.err()):
+            train = TRAIN.replace(seed=seed, validation_samples=8 if quick else TRAIN.validation_samples)
+            config = PretrainConfig(
+                preset="bench-finetune", model=MODEL, train=train.replace(iterations=pretrain_steps)
+            )
+            before_s, base = timed(lambda c=config: pretrain(lake, RECIPE, c))
+            for task in TASKS:
+                for arm, result in arms(lake, base, before_s, task, train, (pretrain_steps, finetune_steps)).items():
+                    found.setdefault((task, arm), []).append(result)
+    return [row(task, arm, results, found[task, "fine-tuned"]) for (task, arm), results in found.items()]
+
+
+def arms(
+    lake: Lake, base: TrainedRun, before_s: float, task: FinetuneTask, train: TrainConfig, steps: tuple[int, int]
+) -> dict[str, dict[str, float]]:
+    """Validation loss, steps and seconds of every arm; `before_s` is what the base took."""
+
+    def trained(from_scratch: bool, steps: int) -> dict[str, float]:
+        own = train.replace(iterations=steps)
+        config = FinetuneConfig(preset="bench-finetune", task=task, factor=2, train=own, from_scratch=from_scratch)
+        seconds, made = timed(lambda: finetune(lake, RECIPE, config, base))
+        return {"loss": made.metrics["val/loss"], "steps": steps, "s": seconds}
+
+    before, own = steps
+    tuned = trained(False, own)
+    return {
+        "fine-tuned": tuned | {"s": tuned["s"] + before_s},
+        "scratch, equal steps": trained(True, own),
+        "scratch, all steps": trained(True, before + own),
+    }
+
+
+def row(task: str, arm: str, results: list[dict], tuned: list[dict]) -> dict[str, object]:
+    """What the table shows of an arm."""
+    differences = [one["loss"] - other["loss"] for one, other in zip(results, tuned, strict=True)]
+    return {
+        "task": task,
+        "arm": arm,
+        "seeds": len(results),
+        "steps": round(mean(r["steps"] for r in results)),
+        "s_with_base": mean(r["s"] for r in results),
+        "loss": mean(r["loss"] for r in results),
+        "above_fine_tuned": mean(differences),
+        "spread": stdev(differences),
+    }
