@@ -17,8 +17,8 @@ TASK_TEXTS: dict[str, tuple[str, str, str]] = {
         "Anomaly detection",
         "Re-draw an organ as if it were healthy and look for the difference; no lesion was marked for training.",
         "Comparable numbers are those within the organ: a mask of the organ alone scores high over a whole image. "
-        "Intensity alone is the baseline to beat. Lesions of a stated contrast are painted into healthy organs; contrast "
-        "0 HU changes nothing and shows what a method scores by the place alone.",
+        "Intensity alone is the baseline to beat. Lesions of a stated contrast are painted into healthy organs; "
+        "contrast 0 HU changes nothing and shows what a method scores by the place alone.",
     ),
     "superresolution": (
         "Super-resolution",
