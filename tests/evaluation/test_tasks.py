@@ -9,9 +9,10 @@ import torch
 from task_worlds import LIVER, make_context, small_config, store_case, value, volume
 
 from evaluation.config import TASKS, EvaluateConfig, evaluate_key, paper, tiny
+from evaluation.metrics import distance_hu
 from evaluation.tasks import run_task
 from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
-from evaluation.tasks.lesion import held_out_lesions, lesion_sample
+from evaluation.tasks.lesion import held_out_lesions, lesion_sample, training_lesions
 from evaluation.tasks.organ import organ_zone
 from infra.errors import UserError
 from infra.lake import open_lake
@@ -242,9 +243,55 @@ def test_lesion_masks_reach_the_controlnet_as_minus_one_and_one_with_the_real_an
 
 def test_inpainting_returns_known_voxels_exactly(stored):
     rows = run_task("lesion-inpainting", make_context(stored)).rows
-    assert value(rows, method="ours", metric="known_change") == 0
+    assert {row["method"] for row in rows} == {"real", "constant-hu", "no-controlnet", "ours"}
+    for method in ("no-controlnet", "ours"):
+        assert value(rows, method=method, metric="known_change") == 0
     assert value(rows, method="real", metric="seam_ratio") == 1
     assert not math.isnan(value(rows, method="ours", metric="dice[threshold-segmenter]"))
+
+
+def test_inpainting_without_a_controlnet_walks_the_same_way_from_the_same_noise(stored):
+    context = make_context(stored)
+    run_task("lesion-inpainting", context)
+    plain, controlled = context.base.calls, context.controls["lesion"].calls
+    assert [t.tolist() for _, t, _, _ in plain] == [t.tolist() for _, t, _, _ in controlled]
+    assert torch.equal(plain[0][0], controlled[0][0])
+
+
+@pytest.mark.parametrize("task", ["lesion-generation", "lesion-inpainting"])
+def test_lesions_are_compared_with_those_of_training_cases_alone(tmp_path, task):
+    """Training lesions are 60 HU darker than the liver, the held-out one 60 HU brighter: 120 HU lie between them."""
+    lake = open_lake(str(tmp_path))
+    rows = [store_case(lake, 0, "train", True, contrast_hu=-60), store_case(lake, 1, "test", True, contrast_hu=60)]
+    found = run_task(task, make_context((lake, rows))).rows
+    wanted = {"metric": "hu_histogram_distance", "region": "abdomen"}
+    assert value(found, method="real", **wanted) == pytest.approx(90, abs=15)  # the edge of a lesion is blurred
+    assert value(found, method="constant-hu", **wanted) < 20
+    assert {row["method"] for row in found if row["metric"] == "hu_histogram_distance"} == {
+        "real", "constant-hu", "no-controlnet", "ours",
+    }  # fmt: skip
+
+
+def test_a_constant_has_the_training_lesions_mean_but_not_their_spread(stored):
+    context = make_context(stored)
+    lesions = training_lesions(context)["abdomen"]
+    inside = volume(0, True)["image"][volume(0, True)["lesion"] > 0]
+    assert lesions.mean_hu == pytest.approx(inside.mean())
+    assert distance_hu(lesions.hu, inside) < 0.5
+    rows = run_task("lesion-generation", context).rows
+    expected = np.abs(inside - inside.mean()).mean()
+    pasted = value(rows, method="constant-hu", metric="hu_histogram_distance", region="abdomen")
+    assert pasted == pytest.approx(expected, abs=0.5)
+    assert value(rows, method="real", metric="hu_histogram_distance", region="abdomen") < pasted
+
+
+def test_without_training_lesions_their_distance_is_a_row_with_the_reason(stored):
+    lake, rows = stored
+    context = make_context((lake, [row for row in rows if not (row.split == "train" and row.lesion)]))
+    found = run_task("lesion-generation", context).rows
+    reasons = {r["reason"] for r in found if r["metric"] == "hu_histogram_distance"}
+    assert reasons == {f"no training case of region {region!r} has a lesion" for region in ("chest", "abdomen")}
+    assert math.isfinite(value(found, method="constant-hu", metric="contrast"))
 
 
 def test_the_largest_held_out_lesion_is_in_the_crop(stored):
