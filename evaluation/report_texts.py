@@ -30,7 +30,7 @@ TASK_TEXTS: dict[str, tuple[str, str, str]] = {
         "Lesion generation",
         "Draw a CT that has a lesion exactly where a mask asks for one.",
         "The segmenter finds a lesion again near the mask it is given; its score on real lesions is the ceiling. The "
-        "HU histogram distance is from lesions of training patients; that of real lesions shows how much patients differ.",
+        "HU histogram distance is from lesions of training patients; real lesions show how much patients differ.",
     ),
     "lesion-inpainting": (
         "Lesion inpainting",
