@@ -8,9 +8,9 @@ The map is the absolute difference. A model that draws the whole organ too dark 
 phase, say) finds lesions of that same side less anomalous than healthy tissue, below chance; `ours-centred` is the
 difference from its own median in the organ, in which such an offset cancels.
 
-Lesions of known contrast are painted into healthy organs as well, before anything is computed. Those of contrast 0 show
-what a method scores on a lesion that is not there; it need not be .5, as a map may differ between an organ's middle and
-its rim.
+Lesions of known contrast are painted into healthy organs as well, before anything is computed. Those of contrast 0 are
+placebos and show what a method scores by the place alone, which is not .5 where a map differs between an organ's middle
+and its rim; `auroc_px_organ_gain` is what the contrast adds at the same place.
 """
 
 from collections.abc import Sequence
@@ -32,6 +32,7 @@ from training.sampling import draw_noise, uniform_timesteps
 from training.smoothing import smooth_inside
 
 TASK = "anomaly"
+AUROC = "auroc_px_organ"
 
 
 def run(context: TaskContext) -> TaskResult:
@@ -45,7 +46,7 @@ def run(context: TaskContext) -> TaskResult:
     samples = in_turns(shown)[: config.cases]
     if not samples:
         reason = f"no held-out case shows the {config.organ} with its label"
-        return TaskResult(context.unmeasured(TASK, REGION, "auroc_px_organ", "1", reason))
+        return TaskResult(context.unmeasured(TASK, REGION, AUROC, "1", reason))
     healthy = reconstruct(context, samples)
     maps = anomaly_maps(context, samples, healthy)
     setting = f"t={config.noise_t}"
@@ -55,27 +56,43 @@ def run(context: TaskContext) -> TaskResult:
 
 
 def painted_rows(context: TaskContext, healthy: Sequence[OrganSample]) -> list[Row]:
-    """Maps of lesions painted into healthy organs: place and noise are the same at every contrast.
+    """Rows of lesions painted into healthy organs: place and noise are the same at every contrast.
 
     A case in whose organ the ball fits nowhere, and a set without a healthy case, are a row with that reason.
     """
-    config, metric = context.config.anomaly, "auroc_px_organ"
+    config = context.config.anomaly
     if config.painted.cases and not healthy:
         reason = f"no held-out case shows the {config.organ} without a lesion, so none was painted"
-        return context.unmeasured(TASK, REGION, metric, "1", reason)
+        return context.unmeasured(TASK, REGION, AUROC, "1", reason)
     balls = [_ball(context, sample.crop.subject, sample.organ) for sample in healthy]
     placed = [(sample, ball) for sample, ball in zip(healthy, balls, strict=True) if ball is not None]
     too_small = [sample.crop.subject for sample, ball in zip(healthy, balls, strict=True) if ball is None]
-    unfit = missing(metric, "1", f"no ball of {config.painted.radius_mm:g} mm fits into the {config.organ}")
+    unfit = missing(AUROC, "1", f"no ball of {config.painted.radius_mm:g} mm fits into the {config.organ}")
     rows = []
     for contrast in config.painted.contrasts_hu:
-        setting = f"t={config.noise_t} contrast {contrast:g} HU"
+        setting = _setting(context, contrast)
         rows += [row for subject in too_small for row in context.rows(TASK, subject, setting, "ours", [unfit])]
         samples = [painted(sample, ball, contrast) for sample, ball in placed]
         if samples:
             for method, found in anomaly_maps(context, samples, reconstruct(context, samples)).items():
                 rows += _pixel_rows(context, setting, method, samples, found)
-    return rows
+    return rows + gains(rows, _setting(context, 0))
+
+
+def _setting(context: TaskContext, contrast_hu: float) -> str:
+    return f"t={context.config.anomaly.noise_t} contrast {contrast_hu:g} HU"
+
+
+def gains(rows: Sequence[Row], placebo: str) -> list[Row]:
+    """Each case's AUROC less that of its placebo, as rows; none without a placebo."""
+    measured = {(r["setting"], r["method"], r["dataset"], r["case"]): r for r in rows if r["metric"] == AUROC}
+    found = []
+    for (setting, *who), row in measured.items():
+        level = measured.get((placebo, *who))
+        if level and setting != placebo and not row["reason"]:
+            gain = Measurement(f"{AUROC}_gain", "1 (over the placebo)", row["value"] - level["value"])
+            found.append(row | gain._asdict())
+    return found
 
 
 def _ball(context: TaskContext, subject: Subject, organ: NDArray) -> NDArray | None:
@@ -164,7 +181,7 @@ def pixel_metrics(values: NDArray, sample: OrganSample) -> list[Measurement]:
     inside, truth = values[sample.organ], sample.lesion[sample.organ]
     share = Measurement("lesion_share_organ", "1", float(truth.mean()))
     return [
-        auroc(inside, truth, "auroc_px_organ"),
+        auroc(inside, truth, AUROC),
         average_precision(inside, truth, "ap_px_organ"),
         auroc(values.ravel(), sample.lesion.ravel(), "auroc_px_all"),
         share,

@@ -127,6 +127,21 @@ def test_a_placebo_is_found_by_chance_and_more_painted_contrast_more_surely(judg
         assert placebo == pytest.approx(0.5, abs=0.06)
         assert placebo + 0.2 < faint < clear
         assert clear > 0.95
+        assert value(rows, method=method, metric=f"{AUROC}_gain", setting=at(-20)) == pytest.approx(faint - placebo)
+
+
+def test_a_gain_is_over_the_placebo_at_the_same_place(stored):
+    rows = anomaly.run(painting(stored, contrasts_hu=(-40, 0), radius_mm=9)).rows
+    found = {(r["setting"], r["method"]): r["value"] for r in rows if r["metric"] == f"{AUROC}_gain"}
+    assert set(found) == {(at(-40), method) for method in METHODS}
+    assert found[at(-40), "organ-mask"] == 0
+    assert found[at(-40), "organ-median"] > 0.2
+
+
+def test_without_a_placebo_there_is_no_gain(stored):
+    rows = anomaly.run(painting(stored, contrasts_hu=(-40,), radius_mm=9)).rows
+    assert at(-40) in {row["setting"] for row in rows}
+    assert not [row for row in rows if row["metric"].endswith("_gain")]
 
 
 def test_a_placebo_leaves_the_image_as_it_is_whatever_is_called_a_lesion(stored):
