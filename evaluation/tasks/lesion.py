@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from evaluation.baselines import segment_by_threshold
-from evaluation.config import LesionConfig
+from evaluation.config import LesionConfig, TaskName
 from evaluation.metrics import Measurement, contrast_hu, dice, distance_hu, histogram_distance_hu, missing, ring
-from evaluation.tasks.context import Panel, Picture, TaskContext
+from evaluation.tasks.context import Panel, Picture, Row, TaskContext
 from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
@@ -94,8 +94,13 @@ def _training_lesions(context: TaskContext, region: RegionName) -> TrainingLesio
             window = subject.window
             hu = np.clip(subject.region_box("image")[mask], window.low_hu, window.high_hu)
             means.append(float(hu.mean()))
-            values.append(np.quantile(hu, RANKS, method="inverted_cdf").astype(np.float32))
+            values.append(by_rank(hu))
     return TrainingLesions(float(np.mean(means)), np.concatenate(values)) if means else NO_LESIONS
+
+
+def by_rank(hu: NDArray) -> NDArray[np.float32]:
+    """1,000 of a lesion's values in even steps of rank, whatever its size."""
+    return np.quantile(hu, RANKS, method="inverted_cdf").astype(np.float32)
 
 
 def paste(sample: LesionSample, value_hu: float) -> NDArray[np.float32]:
@@ -135,6 +140,30 @@ def lesion_metrics(
         Measurement("dice[threshold-segmenter]", "1", dice(found, sample.lesion)),
         typical,
     ]
+
+
+def pooled_distances(
+    context: TaskContext,
+    task: TaskName,
+    setting: str,
+    method: str,
+    samples: Sequence[LesionSample],
+    images: Sequence[NDArray],
+    training: Mapping[RegionName, TrainingLesions],
+) -> list[Row]:
+    """`hu_histogram_distance_pooled`: a region's drawn lesions taken together, each counting alike, against training.
+
+    One lesion alone lies far from a population for being one, and a constant may lie nearer; a population of real ones
+    does not.
+    """
+    rows = []
+    for region in dict.fromkeys(s.crop.subject.region for s in samples):
+        drawn = [(s, hu) for s, hu in zip(samples, images, strict=True) if s.crop.subject.region == region]
+        values = [by_rank(np.clip(hu[s.lesion], s.crop.window.low_hu, s.crop.window.high_hu)) for s, hu in drawn]
+        measured = _training_distance(np.concatenate(values), training[region].hu, region)
+        pooled = measured._replace(metric=f"{measured.metric}_pooled")
+        rows += context.set_rows(task, region, [s.crop.subject for s, _ in drawn], setting, method, [pooled])
+    return rows
 
 
 def _training_distance(hu: NDArray, training_hu: NDArray, region: RegionName) -> Measurement:

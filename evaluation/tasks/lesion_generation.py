@@ -18,6 +18,7 @@ from evaluation.tasks.lesion import (
     lesion_controls,
     lesion_metrics,
     lesion_picture,
+    pooled_distances,
     training_lesions,
     yardsticks,
 )
@@ -47,6 +48,7 @@ def run(context: TaskContext) -> TaskResult:
     else:
         rows += context.unmeasured(TASK, "", "contrast_error", "HU", "no ControlNet for lesions was given")
     for method, images in found.items():
+        rows += pooled_distances(context, TASK, SETTING, method, samples, images, training)
         for sample, hu in zip(samples, images, strict=True):
             rows += context.rows(TASK, sample.crop.subject, SETTING, method, lesion_metrics(hu, sample, training))
     return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])

@@ -18,6 +18,7 @@ from evaluation.tasks.lesion import (
     lesion_controls,
     lesion_metrics,
     lesion_picture,
+    pooled_distances,
     training_lesions,
     yardsticks,
 )
@@ -52,6 +53,7 @@ def run(context: TaskContext) -> TaskResult:
     else:
         rows += context.unmeasured(TASK, "", "contrast_error", "HU", "no ControlNet for lesions was given")
     for method, images in found.items():
+        rows += pooled_distances(context, TASK, SETTING, method, samples, images, training)
         for sample, hu, zone in zip(samples, images, zones, strict=True):
             measured = [*lesion_metrics(hu, sample, training), *zone_metrics(hu, sample, zone)]
             rows += context.rows(TASK, sample.crop.subject, SETTING, method, measured)

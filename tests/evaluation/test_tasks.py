@@ -289,11 +289,27 @@ def test_a_constant_has_the_training_lesions_mean_but_not_their_spread(stored):
     assert value(rows, method="real", metric="hu_histogram_distance", region="abdomen") < pasted
 
 
+def test_lesions_that_differ_between_patients_are_the_training_lesions_again_when_pooled(tmp_path):
+    """One patient's dark, one's bright: each alone is far from the population, both together are it."""
+    lake, contrasts = open_lake(str(tmp_path)), (-60, 60)
+    rows = [
+        store_case(lake, number, split, True, contrast_hu=contrasts[number % 2])
+        for number, split in enumerate(("train", "train", "test", "test"))
+    ]
+    config = small_config()
+    context = make_context((lake, rows), config.replace(lesion_generation=config.lesion_generation.replace(cases=4)))
+    found = run_task("lesion-generation", context).rows
+    alone, pooled = "hu_histogram_distance", "hu_histogram_distance_pooled"
+    assert value(found, method="real", metric=alone, region="abdomen") > 40
+    assert value(found, method="real", metric=pooled, region="abdomen") < 5
+    assert value(found, method="constant-hu", metric=pooled, region="abdomen") > 40
+
+
 def test_without_training_lesions_their_distance_is_a_row_with_the_reason(stored):
     lake, rows = stored
     context = make_context((lake, [row for row in rows if not (row.split == "train" and row.lesion)]))
     found = run_task("lesion-generation", context).rows
-    reasons = {r["reason"] for r in found if r["metric"] == "hu_histogram_distance"}
+    reasons = {r["reason"] for r in found if r["metric"].startswith("hu_histogram_distance")}
     assert reasons == {f"no training case of region {region!r} has a lesion" for region in ("chest", "abdomen")}
     assert math.isfinite(value(found, method="constant-hu", metric="contrast"))
 
