@@ -13,7 +13,7 @@ from infra.fingerprint import fingerprint
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 
-MEASUREMENT_VERSION = 3  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 4  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (
@@ -58,6 +58,14 @@ class DenoisingConfig(Config):
     nlm_distance: int = Field(3, ge=1, description="search distance of non-local means in voxels")
 
 
+class PaintedConfig(Config):
+    """Lesions of known contrast painted into healthy organs; the one of contrast 0 is a placebo."""
+
+    cases: int = Field(20, ge=0, description="held-out cases without a lesion in the organ; 0 = none is painted")
+    contrasts_hu: tuple[float, ...] = Field((0, -10, -20, -40), min_length=1, description="added inside the ball")
+    radius_mm: float = Field(10.0, gt=0, description="of the ball")
+
+
 class AnomalyConfig(Config):
     """Healthy re-synthesis of one organ from partial noise, the rest of the volume kept (SPEC §6.3)."""
 
@@ -71,6 +79,7 @@ class AnomalyConfig(Config):
     repeats: int = Field(4, ge=1, description="reconstructions that are averaged")
     smooth_voxels: float = Field(2.0, ge=0, description="σ of the Gaussian over the difference map")
     percentile: float = Field(99.5, description="of the map inside the organ: the image's score")
+    painted: PaintedConfig = PaintedConfig()
 
 
 class SuperresolutionConfig(Config):
@@ -146,7 +155,15 @@ def tiny() -> EvaluateConfig:
             sample_steps=8,
             nlm_distance=2,
         ),
-        anomaly=AnomalyConfig(field_zyx=(32, 48, 48), cases=4, noise_t=500, steps=8, repeats=1, smooth_voxels=1.0),
+        anomaly=AnomalyConfig(
+            field_zyx=(32, 48, 48),
+            cases=4,
+            noise_t=500,
+            steps=8,
+            repeats=1,
+            smooth_voxels=1.0,
+            painted=PaintedConfig(cases=1, contrasts_hu=(0, -40)),
+        ),
         superresolution=SuperresolutionConfig(factor=2, field_zyx=cube, cases=2, steps=10),
         lesion_generation=lesion,
         lesion_inpainting=lesion,

@@ -119,7 +119,12 @@ def contrast_hu(hu: NDArray, mask: NDArray, around: NDArray) -> float:
 
 def histogram_distance_hu(hu: NDArray, reference_hu: NDArray, mask: NDArray) -> float:
     """First Wasserstein distance in HU between two images' values inside a mask."""
-    return float(stats.wasserstein_distance(_inside(hu, mask), _inside(reference_hu, mask)))
+    return distance_hu(_inside(hu, mask), _inside(reference_hu, mask))
+
+
+def distance_hu(values_hu: NDArray, reference_hu: NDArray) -> float:
+    """First Wasserstein distance in HU between two 1-D sets of values, neither of them empty."""
+    return float(stats.wasserstein_distance(values_hu, reference_hu))
 
 
 def seam_ratio(hu: NDArray, reference_hu: NDArray, zone: NDArray) -> float:

@@ -17,7 +17,8 @@ TASK_TEXTS: dict[str, tuple[str, str, str]] = {
         "Anomaly detection",
         "Re-draw an organ as if it were healthy and look for the difference; no lesion was marked for training.",
         "Comparable numbers are those within the organ: a mask of the organ alone scores high over a whole image. "
-        "Intensity alone is the baseline to beat.",
+        "Intensity alone is the baseline to beat. Lesions of a stated contrast are painted into healthy organs; "
+        "contrast 0 HU changes nothing and shows what a method scores by the place alone.",
     ),
     "superresolution": (
         "Super-resolution",
@@ -28,7 +29,8 @@ TASK_TEXTS: dict[str, tuple[str, str, str]] = {
     "lesion-generation": (
         "Lesion generation",
         "Draw a CT that has a lesion exactly where a mask asks for one.",
-        "The segmenter finds a lesion again near the mask it is given; its score on real lesions is the ceiling.",
+        "The segmenter finds a lesion again near the mask it is given; its score on real lesions is the ceiling. The "
+        "HU histogram distance is from lesions of training patients; real lesions show how much patients differ.",
     ),
     "lesion-inpainting": (
         "Lesion inpainting",

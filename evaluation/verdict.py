@@ -19,11 +19,12 @@ LOWER = {"rmse", "mae", "fid", "kid", "mmd", "distance", "error"}
 PRIMARY = {
     "synthesis": ("organ_hu_error", "kid"),
     "denoising": ("psnr_gain", "psnr_gain_vs_image"),
-    "anomaly": ("auroc_px_organ", "auroc_image", "auroc"),
+    "anomaly": ("auroc_px_organ", "auroc_px_organ_gain", "auroc_image", "auroc"),
     "superresolution": ("psnr",),
     "lesion-generation": ("contrast_error", "dice"),
     "lesion-inpainting": ("contrast_error", "dice"),
 }
+PLACEBO = "contrast 0 HU"  # ends the name of a setting in which there is nothing to find, so nobody wins
 PLACE = ["region", "setting", "metric", "unit"]
 
 
@@ -55,8 +56,10 @@ def primary_metrics(task: str, metrics: Sequence[str]) -> list[str]:
 def clear_winner(rows: pd.DataFrame) -> str:
     """The best method of one task, region, setting and metric if its interval touches no other's; "" otherwise.
 
-    Yardsticks do not compete. A method without an interval neither wins nor lets another win.
+    Yardsticks do not compete. A method without an interval neither wins nor lets another win. Nobody wins a placebo.
     """
+    if rows["setting"].str.endswith(PLACEBO).any():
+        return ""
     rivals = rows[rows["method"].map(lambda method: kind(str(method)) != "reference") & rows["mean"].notna()]
     sign = direction(rows["metric"].iloc[0]) if len(rows) else 0
     if sign == 0 or len(rivals) < 2:

@@ -7,96 +7,103 @@ with holes filled, made in the same way with and without a lesion. Maps are 0 ou
 The map is the absolute difference. A model that draws the whole organ too dark or too bright (an unlearnt contrast
 phase, say) finds lesions of that same side less anomalous than healthy tissue, below chance; `ours-centred` is the
 difference from its own median in the organ, in which such an offset cancels.
+
+Lesions of known contrast are painted into healthy organs as well, before anything is computed. Those of contrast 0 are
+placebos and show what a method scores by the place alone, which is not .5 where a map differs between an organ's middle
+and its rim; `auroc_px_organ_gain` is what the contrast adds at the same place.
 """
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from evaluation import baselines
-from evaluation.metrics import Measurement, auroc, average_precision
+from evaluation.metrics import Measurement, auroc, average_precision, missing
+from evaluation.placebo import ball_mask, paint_ball, place_ball
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
-from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
+from evaluation.tasks.crop import Subject, centre_of
+from evaluation.tasks.organ import REGION, OrganSample, in_turns, organ_samples
 from preprocessing.anatomy import class_ids
 from training.inpainting import repaint, repaint_schedule
 from training.sampling import draw_noise, uniform_timesteps
 from training.smoothing import smooth_inside
 
 TASK = "anomaly"
-REGION = "abdomen"
-MIN_ORGAN_VOXELS = 200
-
-
-@dataclass(frozen=True)
-class OrganSample:
-    """One crop around the organ: the image on [-1, 1], where the organ is, and the lesion inside it (the truth)."""
-
-    crop: Crop
-    x: NDArray[np.float32]
-    organ: NDArray[np.bool_]
-    lesion: NDArray[np.bool_]
+AUROC = "auroc_px_organ"
 
 
 def run(context: TaskContext) -> TaskResult:
-    """Anomaly maps of held-out cases, with and without a lesion in the organ.
+    """Anomaly maps of held-out cases, with and without a lesion in the organ, and of those with a painted one.
 
     Raises:
         UserError: the region has cases but none for test.
     """
     config = context.config.anomaly
-    samples = choose(context)
+    shown = organ_samples(context)
+    samples = in_turns(shown)[: config.cases]
     if not samples:
         reason = f"no held-out case shows the {config.organ} with its label"
-        return TaskResult(context.unmeasured(TASK, REGION, "auroc_px_organ", "1", reason))
+        return TaskResult(context.unmeasured(TASK, REGION, AUROC, "1", reason))
     healthy = reconstruct(context, samples)
     maps = anomaly_maps(context, samples, healthy)
     setting = f"t={config.noise_t}"
     rows = [row for method, found in maps.items() for row in _rows(context, setting, method, samples, found)]
+    rows += painted_rows(context, [s for s in shown if not s.lesion.any()][: config.painted.cases])
     return TaskResult(rows, [_picture(samples, healthy, maps["ours"], context)])
 
 
-def choose(context: TaskContext) -> list[OrganSample]:
-    """Held-out cases that show the organ, with and without a lesion in it taking turns, up to the config's number."""
-    if REGION not in context.config.regions:
-        return []
-    found = [organ_sample(context, subject) for subject in context.subjects(REGION, "test")]
-    shown = [sample for sample in found if sample is not None]
-    sick, well = ([s for s in shown if s.lesion.any() == state] for state in (True, False))
-    turns = [sample for pair in itertools.zip_longest(sick, well) for sample in pair if sample is not None]
-    return turns[: context.config.anomaly.cases]
+def painted_rows(context: TaskContext, healthy: Sequence[OrganSample]) -> list[Row]:
+    """Rows of lesions painted into healthy organs: place and noise are the same at every contrast.
 
-
-def organ_sample(context: TaskContext, subject: Subject) -> OrganSample | None:
-    """The crop around a case's organ; None where the organ is not labelled or barely in the crop."""
+    A case in whose organ the ball fits nowhere, and a set without a healthy case, are a row with that reason.
+    """
     config = context.config.anomaly
-    region = organ_zone(subject.region_box("anatomy"), _lesion(subject), config.organ)
-    if not region.any():
-        return None
-    crop = crop_around(subject, centre_of(region), config.field_zyx)
-    lesion = crop.labels("lesion") > 0
-    organ = organ_zone(crop.labels(), lesion, config.organ)
-    if organ.sum() < MIN_ORGAN_VOXELS:
-        return None
-    return OrganSample(crop, crop.normalised(), organ, lesion & organ)
+    if config.painted.cases and not healthy:
+        reason = f"no held-out case shows the {config.organ} without a lesion, so none was painted"
+        return context.unmeasured(TASK, REGION, AUROC, "1", reason)
+    balls = [_ball(context, sample.crop.subject, sample.organ) for sample in healthy]
+    placed = [(sample, ball) for sample, ball in zip(healthy, balls, strict=True) if ball is not None]
+    too_small = [sample.crop.subject for sample, ball in zip(healthy, balls, strict=True) if ball is None]
+    unfit = missing(AUROC, "1", f"no ball of {config.painted.radius_mm:g} mm fits into the {config.organ}")
+    rows = []
+    for contrast in config.painted.contrasts_hu:
+        setting = _setting(context, contrast)
+        rows += [row for subject in too_small for row in context.rows(TASK, subject, setting, "ours", [unfit])]
+        samples = [painted(sample, ball, contrast) for sample, ball in placed]
+        if samples:
+            for method, found in anomaly_maps(context, samples, reconstruct(context, samples)).items():
+                rows += _pixel_rows(context, setting, method, samples, found)
+    return rows + gains(rows, _setting(context, 0))
 
 
-def organ_zone(anatomy: NDArray, lesion: NDArray, organ: str) -> NDArray[np.bool_]:
-    """Organ and the lesions that touch it, holes filled: a label that stops at a tumour must not give it away."""
-    own = anatomy == class_ids()[organ]
-    pieces, _ = ndimage.label(lesion > 0)
-    touching = np.unique(pieces[ndimage.binary_dilation(own)])
-    return ndimage.binary_fill_holes(own | np.isin(pieces, touching[touching > 0]))
+def _setting(context: TaskContext, contrast_hu: float) -> str:
+    return f"t={context.config.anomaly.noise_t} contrast {contrast_hu:g} HU"
 
 
-def _lesion(subject: Subject) -> NDArray:
-    if subject.stored.record.lesion:
-        return subject.region_box("lesion")
-    return np.zeros(subject.shape_zyx, np.uint8)
+def gains(rows: Sequence[Row], placebo: str) -> list[Row]:
+    """Each case's AUROC less that of its placebo, as rows; none without a placebo."""
+    measured = {(r["setting"], r["method"], r["dataset"], r["case"]): r for r in rows if r["metric"] == AUROC}
+    found = []
+    for (setting, *who), row in measured.items():
+        level = measured.get((placebo, *who))
+        if level and setting != placebo and not row["reason"]:
+            gain = Measurement(f"{AUROC}_gain", "1 (over the placebo)", row["value"] - level["value"])
+            found.append(row | gain._asdict())
+    return found
+
+
+def _ball(context: TaskContext, subject: Subject, organ: NDArray) -> NDArray | None:
+    seed = context.seed_for(TASK, "ball", subject.source, subject.case)
+    return place_ball(organ, context.config.anomaly.painted.radius_mm, subject.stored.geometry(0).spacing_mm, seed)
+
+
+def painted(sample: OrganSample, ball: NDArray, contrast_hu: float) -> OrganSample:
+    """The sample with a ball in its image, which is then the lesion to be found."""
+    x = sample.crop.window.normalise(paint_ball(sample.crop.hu(), ball, contrast_hu))
+    return replace(sample, x=x, lesion=ball_mask(ball))
 
 
 def reconstruct(context: TaskContext, samples: Sequence[OrganSample]) -> list[NDArray[np.float32]]:
@@ -153,13 +160,20 @@ def anomaly_maps(
 def _rows(
     context: TaskContext, setting: str, method: str, samples: Sequence[OrganSample], maps: Sequence[NDArray]
 ) -> list[Row]:
+    rows = _pixel_rows(context, setting, method, samples, maps)
+    scores = [image_score(method, v, s, context.config.anomaly.percentile) for v, s in zip(maps, samples, strict=True)]
+    image = auroc(scores, [bool(s.lesion.any()) for s in samples], "auroc_image")
+    return rows + context.set_rows(TASK, REGION, [s.crop.subject for s in samples], setting, method, [image])
+
+
+def _pixel_rows(
+    context: TaskContext, setting: str, method: str, samples: Sequence[OrganSample], maps: Sequence[NDArray]
+) -> list[Row]:
     rows = []
     for sample, values in zip(samples, maps, strict=True):
         if sample.lesion.any():
             rows += context.rows(TASK, sample.crop.subject, setting, method, pixel_metrics(values, sample))
-    scores = [image_score(method, v, s, context.config.anomaly.percentile) for v, s in zip(maps, samples, strict=True)]
-    image = auroc(scores, [bool(s.lesion.any()) for s in samples], "auroc_image")
-    return rows + context.set_rows(TASK, REGION, [s.crop.subject for s in samples], setting, method, [image])
+    return rows
 
 
 def pixel_metrics(values: NDArray, sample: OrganSample) -> list[Measurement]:
@@ -167,7 +181,7 @@ def pixel_metrics(values: NDArray, sample: OrganSample) -> list[Measurement]:
     inside, truth = values[sample.organ], sample.lesion[sample.organ]
     share = Measurement("lesion_share_organ", "1", float(truth.mean()))
     return [
-        auroc(inside, truth, "auroc_px_organ"),
+        auroc(inside, truth, AUROC),
         average_precision(inside, truth, "ap_px_organ"),
         auroc(values.ravel(), sample.lesion.ravel(), "auroc_px_all"),
         share,

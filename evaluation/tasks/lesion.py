@@ -1,7 +1,7 @@
 """What lesion generation and inpainting share: the held-out lesions, the paste baseline, and how a lesion is judged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from evaluation.baselines import segment_by_threshold
-from evaluation.config import LesionConfig
-from evaluation.metrics import Measurement, contrast_hu, dice, histogram_distance_hu, missing, ring
-from evaluation.tasks.context import Panel, Picture, TaskContext
+from evaluation.config import LesionConfig, TaskName
+from evaluation.metrics import Measurement, contrast_hu, dice, distance_hu, histogram_distance_hu, missing, ring
+from evaluation.tasks.context import Panel, Picture, Row, TaskContext
 from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 from training.objectives import lesion_mask_control
 
 CONTROL = "lesion"
+RANKS = (np.arange(1000) + 0.5) / 1000  # of the values that stand for a training case
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,20 @@ class LesionSample:
     def around(self) -> NDArray[np.bool_]:
         """The shell around the lesion, within the body."""
         return ring(self.lesion, self.anatomy > 0)
+
+
+@dataclass(frozen=True)
+class TrainingLesions:
+    """HU inside a region's training lesions, clipped at the window; each case counts alike, whatever its size.
+
+    The mean of the cases' means, and 1,000 values of each case in even steps of rank; NaN and empty without a lesion.
+    """
+
+    mean_hu: float
+    hu: NDArray[np.float32]
+
+
+NO_LESIONS = TrainingLesions(math.nan, np.zeros(0, np.float32))
 
 
 def held_out_lesions(context: TaskContext, config: LesionConfig) -> list[LesionSample]:
@@ -65,20 +80,27 @@ def lesion_sample(subject: Subject, config: LesionConfig) -> LesionSample | None
     return LesionSample(crop, crop.hu(), crop.normalised(), crop.labels(), lesion)
 
 
-def lesion_means_hu(context: TaskContext) -> dict[RegionName, float]:
-    """The mean HU of training lesions by region, clipped at the window; NaN where a region has none."""
-    return {region: _mean_hu(context, region) for region in context.config.regions}
+def training_lesions(context: TaskContext) -> dict[RegionName, TrainingLesions]:
+    """The lesions of training cases by region, up to `class_mean_cases` cases each."""
+    return {region: _training_lesions(context, region) for region in context.config.regions}
 
 
-def _mean_hu(context: TaskContext, region: RegionName) -> float:
+def _training_lesions(context: TaskContext, region: RegionName) -> TrainingLesions:
     subjects = [s for s in context.subjects(region, "train") if s.stored.record.lesion]
-    means = []
+    means, values = [], []
     for subject in subjects[: context.config.class_mean_cases]:
         mask = subject.region_box("lesion") > 0
         if mask.any():
             window = subject.window
-            means.append(float(np.clip(subject.region_box("image")[mask], window.low_hu, window.high_hu).mean()))
-    return float(np.mean(means)) if means else math.nan
+            hu = np.clip(subject.region_box("image")[mask], window.low_hu, window.high_hu)
+            means.append(float(hu.mean()))
+            values.append(by_rank(hu))
+    return TrainingLesions(float(np.mean(means)), np.concatenate(values)) if means else NO_LESIONS
+
+
+def by_rank(hu: NDArray) -> NDArray[np.float32]:
+    """1,000 of a lesion's values in even steps of rank, whatever its size."""
+    return np.quantile(hu, RANKS, method="inverted_cdf").astype(np.float32)
 
 
 def paste(sample: LesionSample, value_hu: float) -> NDArray[np.float32]:
@@ -87,30 +109,68 @@ def paste(sample: LesionSample, value_hu: float) -> NDArray[np.float32]:
     return np.where(sample.lesion, np.float32(value), sample.hu)
 
 
-def yardsticks(context: TaskContext, samples: Sequence[LesionSample]) -> dict[str, list[NDArray[np.float32]]]:
+def yardsticks(
+    samples: Sequence[LesionSample], training: Mapping[RegionName, TrainingLesions]
+) -> dict[str, list[NDArray[np.float32]]]:
     """What every lesion task is compared with: the real image, the ceiling, and a pasted constant."""
-    means = lesion_means_hu(context)
-    return {"real": [s.hu for s in samples], "constant-hu": [paste(s, means[s.crop.subject.region]) for s in samples]}
+    pasted = [paste(s, training[s.crop.subject.region].mean_hu) for s in samples]
+    return {"real": [s.hu for s in samples], "constant-hu": pasted}
 
 
-def lesion_metrics(hu: NDArray, sample: LesionSample) -> list[Measurement]:
-    """How a drawn lesion compares with the real one at the same place, all within the window's HU.
+def lesion_metrics(
+    hu: NDArray, sample: LesionSample, training: Mapping[RegionName, TrainingLesions]
+) -> list[Measurement]:
+    """How a drawn lesion compares with the real one at the same place and with those of training cases.
 
-    `contrast` is lesion minus shell, `contrast_error` its distance from the real image's; `histogram_distance` is the
-    Wasserstein distance of HU inside the lesion; `dice[threshold-segmenter]` of the mask and what is found again.
+    All within the window's HU. `contrast` is lesion minus shell, `contrast_error` its distance from the real image's;
+    `histogram_distance` is the Wasserstein distance of HU inside the lesion, `hu_histogram_distance` that from training
+    lesions of the same region; `dice[threshold-segmenter]` of the mask and what is found again.
     """
-    window = sample.crop.window
+    window, region = sample.crop.window, sample.crop.subject.region
     shown, real = (np.clip(v, window.low_hu, window.high_hu) for v in (hu, sample.hu))
+    typical = _training_distance(shown[sample.lesion], training[region].hu, region)
     contrast, true = (contrast_hu(v, sample.lesion, sample.around) for v in (shown, real))
     found = segment_by_threshold(shown, sample.lesion)
     if math.isnan(contrast):
-        return [missing("contrast", "HU", "no body voxel lies around the lesion")]
+        return [missing("contrast", "HU", "no body voxel lies around the lesion"), typical]
     return [
         Measurement("contrast", "HU", contrast),
         Measurement("contrast_error", "HU", abs(contrast - true)),
         Measurement("histogram_distance", "HU", histogram_distance_hu(shown, real, sample.lesion)),
         Measurement("dice[threshold-segmenter]", "1", dice(found, sample.lesion)),
+        typical,
     ]
+
+
+def pooled_distances(
+    context: TaskContext,
+    task: TaskName,
+    setting: str,
+    method: str,
+    samples: Sequence[LesionSample],
+    images: Sequence[NDArray],
+    training: Mapping[RegionName, TrainingLesions],
+) -> list[Row]:
+    """`hu_histogram_distance_pooled`: a region's drawn lesions taken together, each counting alike, against training.
+
+    One lesion alone lies far from a population for being one, and a constant may lie nearer; a population of real ones
+    does not.
+    """
+    rows = []
+    for region in dict.fromkeys(s.crop.subject.region for s in samples):
+        drawn = [(s, hu) for s, hu in zip(samples, images, strict=True) if s.crop.subject.region == region]
+        values = [by_rank(np.clip(hu[s.lesion], s.crop.window.low_hu, s.crop.window.high_hu)) for s, hu in drawn]
+        measured = _training_distance(np.concatenate(values), training[region].hu, region)
+        pooled = measured._replace(metric=f"{measured.metric}_pooled")
+        rows += context.set_rows(task, region, [s.crop.subject for s, _ in drawn], setting, method, [pooled])
+    return rows
+
+
+def _training_distance(hu: NDArray, training_hu: NDArray, region: RegionName) -> Measurement:
+    metric, unit = "hu_histogram_distance", "HU (against training lesions)"
+    if not len(training_hu):
+        return missing(metric, unit, f"no training case of region {region!r} has a lesion")
+    return Measurement(metric, unit, distance_hu(hu, training_hu))
 
 
 def lesion_picture(sample: LesionSample, shown: Panel, difference: Panel) -> Picture:

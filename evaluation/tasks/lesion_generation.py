@@ -18,6 +18,8 @@ from evaluation.tasks.lesion import (
     lesion_controls,
     lesion_metrics,
     lesion_picture,
+    pooled_distances,
+    training_lesions,
     yardsticks,
 )
 from training.sampling import ddim, draw_noise, uniform_timesteps
@@ -36,7 +38,8 @@ def run(context: TaskContext) -> TaskResult:
     samples = held_out_lesions(context, context.config.lesion_generation)
     if not samples:
         return TaskResult(context.unmeasured(TASK, "", "contrast_error", "HU", "no held-out case has a lesion mask"))
-    found = yardsticks(context, samples)
+    training = training_lesions(context)
+    found = yardsticks(samples, training)
     plain = [s.crop.labelled_scene(s.anatomy) for s in samples]
     found["no-controlnet"] = generate(context, samples, plain, "")
     rows = []
@@ -46,8 +49,9 @@ def run(context: TaskContext) -> TaskResult:
     else:
         rows += context.unmeasured(TASK, "", "contrast_error", "HU", "no ControlNet for lesions was given")
     for method, images in found.items():
+        rows += pooled_distances(context, TASK, SETTING, method, samples, images, training)
         for sample, hu in zip(samples, images, strict=True):
-            rows += context.rows(TASK, sample.crop.subject, SETTING, method, lesion_metrics(hu, sample))
+            rows += context.rows(TASK, sample.crop.subject, SETTING, method, lesion_metrics(hu, sample, training))
     return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
 
 

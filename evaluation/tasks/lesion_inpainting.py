@@ -1,7 +1,7 @@
 """Lesion inpainting: RePaint with the lesion ControlNet around a held-out lesion of a real scan (SPEC §6.4).
 
 Unknown is the lesion and a margin; everything else comes back from the source's own HU, bit for bit, and that is
-measured. Beside it a pasted constant and the real image.
+measured. Beside it the base network on the same walk without a ControlNet, a pasted constant and the real image.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,20 @@ from evaluation.tasks.lesion import (
     lesion_controls,
     lesion_metrics,
     lesion_picture,
+    pooled_distances,
+    training_lesions,
     yardsticks,
 )
 from training.inpainting import composite, repaint, repaint_schedule, unknown_zone
 from training.restoration import back_to_hu
-from training.sampling import uniform_timesteps
+from training.sampling import Scene, uniform_timesteps
 
 TASK = "lesion-inpainting"
 SETTING = "held-out masks"
 
 
 def run(context: TaskContext) -> TaskResult:
-    """One inpainted crop per held-out lesion.
+    """One inpainted crop per held-out lesion and method.
 
     Raises:
         UserError: a region has cases but none for test.
@@ -39,28 +41,37 @@ def run(context: TaskContext) -> TaskResult:
     if not samples:
         return TaskResult(context.unmeasured(TASK, "", "contrast_error", "HU", "no held-out case has a lesion mask"))
     zones = [unknown_zone(sample.lesion, config.dilation_voxels) for sample in samples]
-    found = yardsticks(context, samples)
+    training = training_lesions(context)
+    found = yardsticks(samples, training)
+    plain = [s.crop.labelled_scene(s.anatomy) for s in samples]
+    found["no-controlnet"] = inpaint(context, samples, zones, plain, "")
     rows = []
     if CONTROL in context.controls:
-        found["ours"] = inpaint(context, samples, zones)
+        pairs = zip(samples, lesion_controls(samples), strict=True)
+        scenes = [s.crop.labelled_scene(s.anatomy, control) for s, control in pairs]
+        found["ours"] = inpaint(context, samples, zones, scenes, CONTROL)
     else:
         rows += context.unmeasured(TASK, "", "contrast_error", "HU", "no ControlNet for lesions was given")
     for method, images in found.items():
+        rows += pooled_distances(context, TASK, SETTING, method, samples, images, training)
         for sample, hu, zone in zip(samples, images, zones, strict=True):
-            measured = [*lesion_metrics(hu, sample), *zone_metrics(hu, sample, zone)]
+            measured = [*lesion_metrics(hu, sample, training), *zone_metrics(hu, sample, zone)]
             rows += context.rows(TASK, sample.crop.subject, SETTING, method, measured)
     return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
 
 
 def inpaint(
-    context: TaskContext, samples: Sequence[LesionSample], zones: Sequence[NDArray]
+    context: TaskContext,
+    samples: Sequence[LesionSample],
+    zones: Sequence[NDArray],
+    scenes: Sequence[Scene],
+    control: str,
 ) -> list[NDArray[np.float32]]:
-    """The zones drawn by RePaint and blended into the source, in HU."""
+    """The zones drawn by RePaint and blended into the source, in HU; every method meets the same noise."""
     config = context.config.lesion_inpainting
-    controls = zip(samples, lesion_controls(samples), strict=True)
     timesteps = uniform_timesteps(config.start, config.steps)
     drawn = repaint(
-        context.predictor([s.crop.labelled_scene(s.anatomy, c) for s, c in controls], CONTROL),
+        context.predictor(scenes, control or None),
         to_tensor([s.x for s in samples]),
         1 - to_tensor(zones),
         timesteps=timesteps,
@@ -86,7 +97,7 @@ def zone_metrics(hu: NDArray, sample: LesionSample, zone: NDArray) -> list[Measu
 
 def _picture(sample: LesionSample, found: dict[str, NDArray]) -> Picture:
     window = sample.crop.window
-    shown = "ours" if "ours" in found else "constant-hu"
-    caption = "inpainted" if shown == "ours" else "constant HU"
+    shown = "ours" if "ours" in found else "no-controlnet"
+    caption = "inpainted" if shown == "ours" else "inpainted without ControlNet"
     difference = Panel("result − real", found[shown] - sample.hu, window.of_differences)
     return lesion_picture(sample, Panel(caption, found[shown], window), difference)

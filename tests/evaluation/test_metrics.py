@@ -11,6 +11,7 @@ from evaluation.metrics import (
     average_precision,
     contrast_hu,
     dice,
+    distance_hu,
     gain_ceiling_db,
     histogram_distance_hu,
     image_quality,
@@ -130,6 +131,11 @@ def test_contrast_is_lesion_minus_its_surroundings():
 def test_the_histogram_distance_of_a_shift_is_the_shift():
     hu = RNG.normal(size=(9, 9, 9))
     assert histogram_distance_hu(hu + 25, hu, np.ones((9, 9, 9), bool)) == pytest.approx(25)
+    assert distance_hu(hu.ravel() + 25, hu.ravel()) == pytest.approx(25)
+
+
+def test_a_histogram_distance_sees_spread_and_not_only_the_mean():
+    assert distance_hu(np.zeros(10), np.array([-30.0, 30.0])) == pytest.approx(30)
 
 
 def test_a_step_at_the_border_of_a_zone_raises_the_seam_ratio():

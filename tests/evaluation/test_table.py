@@ -109,6 +109,13 @@ def test_a_winner_needs_an_interval_that_touches_no_rivals():
     assert clear_winner(less) == "tv"
 
 
+def test_nobody_wins_where_there_is_nothing_to_find():
+    rows = [*spread("ours-mean", 30), *spread("tv", 28)]
+    painted = {contrast: f"t=950 contrast {contrast} HU" for contrast in ("0", "-20")}
+    won = {c: clear_winner(aggregate(validate([r | {"setting": name} for r in rows]))) for c, name in painted.items()}
+    assert won == {"0": "", "-20": "ours-mean"}
+
+
 def test_ours_come_first_then_baselines_best_first():
     rows = aggregate(validate([row(29, "tv"), row(20, "noisy"), row(31, "nlm"), row(1, "ours-a"), row(2, "ours-b")]))
     assert list(ranked(rows)["method"]) == ["ours-b", "ours-a", "nlm", "tv", "noisy"]
