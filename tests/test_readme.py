@@ -26,6 +26,7 @@ MEDDIFF = get_command(cli.app)
 READ_ONLY = {"sources", "cases", "plan", "doctor"}  # run for real
 
 FENCE = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+BLOCK = re.compile(r"^```\w*\n.*?^```", re.M | re.S)  # of any language
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"(?:\.venv/bin/)?(?:make|meddiff|prefect|pip|python3\.11) ")
 LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
@@ -37,7 +38,7 @@ TREE = re.compile(rf"^ {{4}}((?:{'|'.join((*PACKAGES, 'tests'))})/\S*)(.*)$", re
 def commands(text: str) -> list[list[str]]:
     """The command lines of the `sh` blocks and of inline code, as words."""
     lines = [line for block in FENCE.findall(text) for line in block.splitlines()]
-    lines += [code for code in INLINE.findall(FENCE.sub("", text)) if COMMAND.match(code)]
+    lines += [code for code in INLINE.findall(BLOCK.sub("", text)) if COMMAND.match(code)]
     return [words for line in lines for words in split(line)]
 
 
@@ -59,7 +60,7 @@ def problems(text: str, folder: Path) -> list[str]:
     found = [wrong for words in commands(text) if (wrong := problem_of(words))]
     found += [f"no variable {name}" for name in sorted(set(VARIABLE.findall(text)) - known_variables())]
     found += [f"no file {link}" for link in LINK.findall(text) if "://" not in link and not exists(link, folder)]
-    for line in FENCE.sub("", text).splitlines():
+    for line in BLOCK.sub("", text).splitlines():
         codes = INLINE.findall(line)
         folders = [code for code in codes if line.startswith("|") and re.fullmatch(r"[\w/]+/", code)]
         places = [folder, *(folder / name for name in folders)]

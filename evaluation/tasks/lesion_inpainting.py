@@ -24,7 +24,8 @@ from evaluation.tasks.lesion import (
 )
 from training.inpainting import composite, repaint, repaint_schedule, unknown_zone
 from training.restoration import back_to_hu
-from training.sampling import Scene, uniform_timesteps
+from training.sampling import uniform_timesteps
+from training.sliding_windows import Scene
 
 TASK = "lesion-inpainting"
 SETTING = "held-out masks"
