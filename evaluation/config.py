@@ -1,7 +1,7 @@
 """Config and presets of a sweep: tasks, settings, numbers of cases. Needs no torch, so that forms and plans are quick.
 
 Every σ is on the [-1, 1] scale of the region's window. An evaluation is one batched network call of at most `max_batch`
-windows; the tiny preset stays below 200 of them.
+windows; the tiny preset stays below 220 of them.
 """
 
 from typing import Literal
@@ -12,8 +12,9 @@ from infra.config import Config
 from infra.fingerprint import fingerprint
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
+from training.config import Profile
 
-MEASUREMENT_VERSION = 4  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 5  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (
@@ -83,13 +84,17 @@ class AnomalyConfig(Config):
 
 
 class SuperresolutionConfig(Config):
-    """Depth super-resolution by ControlNet and DiffPIR with the block-average operator (SPEC §6.2).
+    """Depth super-resolution by ControlNet and DiffPIR (SPEC §6.2), of slices that are thick in several ways.
 
     The low-resolution image carries no added noise, so `sigma_n` only balances data against prior: small means that
     the slices' means are kept almost exactly. On validation phantoms .01 was 0.0 to 0.2 dB better than .05.
     """
 
     factor: int = Field(5, ge=2)
+    profiles: tuple[Profile, ...] = Field(
+        ("mean", "gaussian"), description="how slices become thick: their mean, or a Gaussian as a real scanner's"
+    )
+    calibration_cases: int = Field(4, ge=1, description="training cases on which the data step's operator is chosen")
     field_zyx: Field3D = (160, 192, 192)
     cases: int = Field(10, ge=1, description="held-out cases per region")
     steps: int = Field(100, ge=1)
@@ -134,7 +139,7 @@ class EvaluateConfig(Config):
 
 
 def tiny() -> EvaluateConfig:
-    """All six tasks for the tiny model: fields of 32³ windows, below 200 network evaluations, two CPU cores."""
+    """All six tasks for the tiny model: fields of 32³ windows, below 220 network evaluations, two CPU cores."""
     cube = (32, 32, 32)
     lesion = LesionConfig(
         field_zyx=cube, cases=4, steps=12, jump_length=4, jump_repeats=2, dilation_voxels=2, feather_voxels=1
@@ -164,7 +169,7 @@ def tiny() -> EvaluateConfig:
             smooth_voxels=1.0,
             painted=PaintedConfig(cases=1, contrasts_hu=(0, -40)),
         ),
-        superresolution=SuperresolutionConfig(factor=2, field_zyx=cube, cases=2, steps=10),
+        superresolution=SuperresolutionConfig(factor=2, calibration_cases=2, field_zyx=cube, cases=2, steps=6),
         lesion_generation=lesion,
         lesion_inpainting=lesion,
     )

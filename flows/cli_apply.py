@@ -13,6 +13,7 @@ from flows.session import open_session
 from infra.errors import UserError
 from preprocessing.case import RegionName
 from preprocessing.geometry import Geometry
+from training.config import Profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,6 +169,9 @@ def superresolve(
     factor: Annotated[
         int | None, typer.Option(min=2, help="Slices for one; default: to the model's spacing, as near as can be.")
     ] = None,
+    profile: Annotated[
+        Profile, typer.Option(help="How the thick slices came about: a plain mean, or a Gaussian as on many scanners.")
+    ] = "mean",
     steps: Annotated[int, typer.Option(min=1, help="Noise levels.")] = 100,
     seed: Annotated[int, typer.Option(help="Another seed, other details.")] = 0,
     preview: PreviewOption = True,
@@ -178,7 +182,7 @@ def superresolve(
     from training.applications.superresolve import SuperresolveConfig
     from training.applications.superresolve import superresolve as draw_slices
 
-    config = SuperresolveConfig(factor=factor, steps=steps, seed=seed)
+    config = SuperresolveConfig(factor=factor, profile=profile, steps=steps, seed=seed)
 
     def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
         done = draw_slices(scan, model, config, on_evaluation)

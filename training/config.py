@@ -8,6 +8,7 @@ from infra.config import Config
 from preprocessing.case import RegionName
 
 Activations = Literal["keep", "recompute", "checkpoint"]
+Profile = Literal["mean", "gaussian"]  # of a thick slice along depth
 SamplerName = Literal["ddim", "ddpm", "dpm-solver++"]
 WITHOUT_EFFECT = {"checkpoint_every", "keep_checkpoints", "picture_every", "workers"}  # on the weights
 

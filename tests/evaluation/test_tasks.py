@@ -14,11 +14,13 @@ from evaluation.tasks import run_task
 from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
 from evaluation.tasks.lesion import held_out_lesions, lesion_sample, training_lesions
 from evaluation.tasks.organ import organ_zone
+from evaluation.tasks.superresolution import calibrated
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.anatomy import BODY, UNKNOWN, class_ids
 from preprocessing.regions import RegionExtent
 from preprocessing.store import open_case
+from training.depth_operator import DepthOperator
 
 BLIND = ("denoising", "anomaly", "superresolution")
 COLUMNS = {
@@ -212,13 +214,21 @@ def test_the_organ_zone_has_no_hole_at_a_lesion():
 def test_superresolution_gives_the_network_the_interpolated_image_as_control(stored):
     context = make_context(stored)
     rows = run_task("superresolution", context).rows
-    assert {row["method"] for row in rows} == {"linear", "bspline", "label-mean", "ours"}
+    methods = {row["setting"]: {r["method"] for r in rows if r["setting"] == row["setting"]} for row in rows}
+    common = {"linear", "bspline", "label-mean", "ours"}
+    assert methods == {"x2 mean": common, "x2 gaussian": common | {"ours-uncalibrated"}}
     assert not context.base.calls
     control = context.controls["superresolution"].calls[0][3]
     assert control.shape[1:] == (1, 8, 8, 8)
     means = control.unflatten(2, (4, 2)).mean(3)
     assert torch.isfinite(means).all()
     assert value(rows, method="ours", metric="psnr") > 10
+
+
+@pytest.mark.parametrize("profile", ["mean", "gaussian"])
+def test_the_operator_of_superresolution_is_chosen_on_training_cases(stored, profile):
+    trained = make_context(stored, rows=[row for row in stored[1] if row.split == "train"])
+    assert calibrated(trained, profile) == DepthOperator.of(profile, 2)
 
 
 def test_superresolution_refuses_a_field_that_the_factor_does_not_divide(stored):

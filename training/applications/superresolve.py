@@ -1,7 +1,7 @@
-"""Thinner slices for one's own CT: the super-resolution ControlNet with DiffPIR's block-average data step (SPEC §6.2).
+"""Thinner slices for one's own CT: the super-resolution ControlNet with DiffPIR's data step along depth (SPEC §6.2).
 
-The scan's slices are taken for means of `factor` thin ones. The network works at the model's spacing in the plane; what
-it adds to linear interpolation goes back to the scan's own pixels.
+The scan's slices are taken for weighted means of `factor` thin ones. The network works at the model's spacing in the
+plane; what it adds to linear interpolation goes back to the scan's own pixels.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,12 @@ from preprocessing.regions import REGIONS, WINDOWS, RegionExtent
 from preprocessing.resample import is_straight, output_grid, resample_onto
 from training.applications.region_field import OnEvaluation, predictor, unheard
 from training.applications.scan import Change, Scan, fading, onto, shifted
+from training.config import Profile
+from training.depth_operator import DepthOperator
 from training.diffusion import Schedule
 from training.models import Model
 from training.objectives import upsample_depth
-from training.restoration import depth_average_step, diffpir, noise_start
+from training.restoration import diffpir, noise_start
 from training.sampling import uniform_timesteps
 from training.sliding_windows import Scene, unknown_anatomy
 
@@ -36,6 +38,7 @@ class SuperresolveConfig(Config):
     factor: int | None = Field(
         None, ge=2, description="slices for one; none = as many as come nearest to the model's spacing"
     )
+    profile: Profile = Field("mean", description="how the thick slices came about: a plain mean, or a Gaussian")
     steps: int = Field(100, ge=1)
     start: int = Field(990, ge=1, description="t of the first step")
     sigma_n: float = Field(0.01, gt=0, description="small: the slices' means are kept almost exactly")
@@ -150,7 +153,7 @@ def _drawn(
     x = diffpir(
         predictor(model, scene, config.overlap, len(timesteps), on_evaluation, grid_seed=config.seed),
         noise_start(up, config.start, schedule, generator),
-        depth_average_step(y, factor),
+        DepthOperator.of(config.profile, factor).data_step(y),
         sigma_n=config.sigma_n,
         lam=config.lam,
         timesteps=timesteps,
