@@ -64,7 +64,7 @@ def test_sample_measures_both_sides_and_says_what_is_extrapolated(real_data, cap
     for (task, voxels, method), row in of.items():
         naive = of[task, voxels, "naive"]
         assert row["x_faster"] == pytest.approx(naive["s"] / row["s"])
-        assert row["evaluations"] < naive["evaluations"] or method == "ddim 50"
+        assert method == "naive" or row["evaluations"] < naive["evaluations"]
         assert (row["quality"] is not None) == (voxels == "24 x 24 x 24")
     assert of["denoising", "24 x 24 x 24", "mean"]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
 
