@@ -93,7 +93,7 @@ def calibrate(pairs: Iterable[tuple[NDArray, NDArray]], factor: int) -> DepthOpe
     Searched over both profiles, three widths and eleven offsets. Of equals the block mean is taken.
 
     Raises:
-        ValueError: there is no pair, or its depths do not fit the factor.
+        ValueError: there is no pair, its depths do not fit the factor, or it has nothing between its ends.
     """
     known = list(pairs)
     if not known:
@@ -111,4 +111,6 @@ def misfit(operator: DepthOperator, thin_ZYX: NDArray, thick_KYX: NDArray) -> fl
     made = operator.apply(torch.as_tensor(thin_ZYX)[None])[0].numpy()
     if made.shape != thick_KYX.shape:
         raise ValueError(f"{thin_ZYX.shape} thin slices by {operator.factor} are not {thick_KYX.shape} thick ones")
+    if len(thick_KYX) <= 2 * ENDS:
+        raise ValueError(f"{len(thick_KYX)} thick slices are too few: {2 * ENDS} at the ends are not looked at")
     return float(np.square(made - thick_KYX)[ENDS:-ENDS].mean())

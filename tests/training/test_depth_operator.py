@@ -73,6 +73,8 @@ def test_calibration_finds_the_operator_that_made_the_pairs(operator):
 def test_depths_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="10 slices are no multiple of 4"):
         DepthOperator.block(4).matrix(10)
+    with pytest.raises(ValueError, match="2 thick slices are too few"):
+        calibrate([(np.zeros((8, 2, 2)), np.zeros((2, 2, 2)))], 4)
     with pytest.raises(ValueError, match="no pair"):
         calibrate([], 4)
 
