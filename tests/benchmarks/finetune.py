@@ -11,52 +11,28 @@ from statistics import mean, stdev
 from rich.progress import track
 
 from benchmarks.measure import timed
+from benchmarks.small_phantoms import MODEL, RECIPE, TRAIN, phantom_lake
 from flows import terminal
-from infra.lake import Lake, open_lake
-from preprocessing.ingest import ingest
-from preprocessing.recipe import demo
-from preprocessing.sources.phantom import PhantomSource
-from training.config import FinetuneConfig, FinetuneTask, ModelConfig, PretrainConfig, TrainConfig
+from infra.lake import Lake
+from training.config import FinetuneConfig, FinetuneTask, PretrainConfig, TrainConfig
 from training.launch import finetune, pretrain
 from training.runs import TrainedRun
 
 TITLE = "finetune: L1 of ε on fixed samples of held-out phantoms; mean over seeds, and paired difference to fine-tuned"
-RECIPE = demo().replace(name="bench-finetune", spacing_mm=8.0, thumbnail_size=16, levels=2, chunk=16, shard=32)
-PATIENTS, SEEDS = 24, (0, 1, 2)
+SEEDS = (0, 1, 2)
 TASKS: tuple[FinetuneTask, ...] = ("superresolution", "lesion")
 PRETRAIN_STEPS, FINETUNE_STEPS = 200, 60
-MODEL = ModelConfig(
-    patch=16,
-    channels=(8, 16),
-    attention=(False, True),
-    norm_groups=4,
-    head_channels=8,
-    context_dim=16,
-    anatomy_channels=8,
-    position_frequencies=3,
-)
-TRAIN = TrainConfig(
-    batch_size=8,
-    accumulate=1,
-    learning_rate=2e-3,
-    warmup=20,
-    ema_decay=0.98,
-    validation_samples=96,
-    validate_every=100_000,
-    checkpoint_every=100_000,
-    picture_every=0,
-)
+LEARNING = TRAIN.replace(ema_decay=0.98, validation_samples=96)
 
 
 def run(data: object, quick: bool = False) -> list[dict]:
     """A row per task and arm."""
     pretrain_steps, finetune_steps, seeds = (2, 2, SEEDS[:2]) if quick else (PRETRAIN_STEPS, FINETUNE_STEPS, SEEDS)
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:
-        lake = open_lake(folder)
-        ingest(lake, RECIPE, [PhantomSource(patients=PATIENTS, resolution="tiny", dose_pairs=False)])
+        lake = phantom_lake(folder)
         found: dict[tuple[str, str], list[dict]] = {}
         for seed in track(seeds, "seeds", console=terminal.err()):
-            train = TRAIN.replace(seed=seed, validation_samples=8 if quick else TRAIN.validation_samples)
+            train = LEARNING.replace(seed=seed, validation_samples=8 if quick else LEARNING.validation_samples)
             config = PretrainConfig(
                 preset="bench-finetune", model=MODEL, train=train.replace(iterations=pretrain_steps)
             )

@@ -18,17 +18,15 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.measure import timed
+from benchmarks.small_phantoms import MODEL, RECIPE, TRAIN, phantom_lake
 from evaluation.metrics import dice, psnr
 from evaluation.tasks.context import to_tensor
 from evaluation.tasks.crop import Crop, Subject, crop_body
 from flows import terminal
-from infra.lake import Lake, open_lake
-from preprocessing.ingest import ingest
+from infra.lake import Lake
 from preprocessing.manifest import read_manifest
-from preprocessing.recipe import demo
-from preprocessing.sources.phantom import PhantomSource
 from preprocessing.store import open_case
-from training.config import ModelConfig, PretrainConfig, SamplerName, TrainConfig
+from training.config import PretrainConfig, SamplerName
 from training.diffusion import Schedule
 from training.launch import pretrain
 from training.loading import load_network
@@ -37,31 +35,10 @@ from training.sampling import SAMPLERS, draw_noise, uniform_timesteps
 from training.sliding_windows import NoisePredictor
 
 TITLE = "sample: network evaluations and seconds against the naive way (1000 steps, one window a call, none skipped)"
-RECIPE = demo().replace(name="bench-sample", spacing_mm=8.0, thumbnail_size=16, levels=2, chunk=16, shard=32)
-PATCH, FIELD, QUICK_WHOLE, PATIENTS = 16, (24, 24, 24), (24, 24, 32), 24
+PATCH, FIELD, QUICK_WHOLE = MODEL.patch, (24, 24, 24), (24, 24, 32)
 SIGMA, START, NAIVE_STEPS, TIMED_STEPS, REPEATS = 0.15, 990, 1000, 20, 3
-MODEL = ModelConfig(
-    patch=PATCH,
-    channels=(8, 16),
-    attention=(False, False),
-    norm_groups=4,
-    head_channels=8,
-    context_dim=16,
-    anatomy_channels=8,
-    position_frequencies=3,
-)
-TRAIN = TrainConfig(
-    iterations=600,
-    batch_size=8,
-    accumulate=1,
-    learning_rate=2e-3,
-    warmup=20,
-    ema_decay=0.99,
-    levels=(0.1, 0.1, 0.8),
-    validation_samples=0,
-    checkpoint_every=600,
-    picture_every=0,
-)
+NETWORK = MODEL.replace(attention=(False, False))
+ITERATIONS = 600
 OURS: dict[str, tuple[SamplerName, int]] = {
     "dpm-solver++ 10": ("dpm-solver++", 10),
     "dpm-solver++ 20": ("dpm-solver++", 20),
@@ -71,7 +48,6 @@ OURS: dict[str, tuple[SamplerName, int]] = {
 TISSUES_HU = {"lung": (-950, -400), "fat": (-200, -30), "soft": (-30, 150), "bone": (150, 3000)}
 LEAST_VOXELS = 50
 WINDOWS_AT_ONCE = 8
-Draw = Callable[[NoisePredictor, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -127,9 +103,8 @@ class Side:
 def run(data: object, quick: bool = False) -> list[dict]:
     """A row per task, field and way of doing it; on whole regions the naive one is extrapolated from 20 steps."""
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:
-        lake = open_lake(folder)
-        ingest(lake, RECIPE, [PhantomSource(patients=PATIENTS, resolution="tiny", dose_pairs=False)])
-        network = trained(lake, 2 if quick else TRAIN.iterations)
+        lake = phantom_lake(folder)
+        network = trained(lake, 2 if quick else ITERATIONS)
         subjects = held_out(lake)[: 1 if quick else 2]
         sides = list(all_sides(10 if quick else NAIVE_STEPS))
         small, whole = ([field_of(s, shape) for s in subjects] for shape in (FIELD, QUICK_WHOLE if quick else None))
@@ -143,7 +118,8 @@ def run(data: object, quick: bool = False) -> list[dict]:
 
 def trained(lake: Lake, iterations: int) -> torch.nn.Module:
     """The network of an ordinary pre-training run."""
-    config = PretrainConfig(preset="bench-sample", model=MODEL, train=TRAIN.replace(iterations=iterations))
+    train = TRAIN.replace(iterations=iterations, ema_decay=0.99, levels=(0.1, 0.1, 0.8))
+    config = PretrainConfig(preset="bench-sample", model=NETWORK, train=train)
     logged = iter(track(range(iterations // TRAIN.log_every), "training", console=terminal.err()))
     run = pretrain(lake, RECIPE, config, on_log=lambda *_: next(logged, None))
     next(logged, None)
