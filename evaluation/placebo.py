@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from preprocessing.geometry import distances_mm
+
 
 def place_ball(organ_ZYX: NDArray, radius_mm: float, spacing_zyx: Sequence[float], seed: int) -> NDArray | None:
     """The weight of a ball, float32 in [0, 1], 0 outside the organ; its centre is drawn evenly from where it fits.
@@ -24,8 +26,7 @@ def place_ball(organ_ZYX: NDArray, radius_mm: float, spacing_zyx: Sequence[float
     if not len(centres):
         return None
     centre = centres[np.random.default_rng(seed).integers(len(centres))]
-    squared = [((np.arange(n) - c) * s) ** 2 for n, c, s in zip(organ_ZYX.shape, centre, spacing, strict=True)]
-    distance_mm = np.sqrt(squared[0][:, None, None] + squared[1][:, None] + squared[2])
+    distance_mm = distances_mm(organ_ZYX.shape, centre, spacing_zyx)
     return np.clip((radius_mm - distance_mm) / edge_mm + 0.5, 0, 1).astype(np.float32)
 
 

@@ -240,9 +240,10 @@ def _on_one(verb: str, source: Path, output: Path, model: "Model", options: Opti
     from training.applications.scan import find_case, open_scan, require_result, write_result
 
     stage = f"{verb} {source.name}"
-    require_result(find_case(source, options.region), output, overwrite=options.overwrite)
+    case = find_case(source, options.region)
+    require_result(case, output, overwrite=options.overwrite)
     tell(stage, 0, 1, "reading")
-    with open_scan(source, model.recipe, options.region) as scan:
+    with open_scan(case, model.recipe) as scan:
         for warning in require_seen(scan, model):
             terminal.err().print(warning, markup=False)
         done = apply(scan, model, lambda n, total: tell(stage, n, total + 1, "network evaluations"))

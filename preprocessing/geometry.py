@@ -15,6 +15,13 @@ Triple = tuple[float, float, float]
 IDENTITY: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
+def distances_mm(shape: Sequence[int], centre_zyx: ArrayLike, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+    """How far in mm every voxel (z, y, x) of a grid lies from a voxel index."""
+    axes = zip(shape, np.asarray(centre_zyx), spacing_mm, strict=True)
+    z, y, x = (((np.arange(length) - index) * step) ** 2 for length, index, step in axes)
+    return np.sqrt(z[:, None, None] + y[:, None] + x)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Shape, spacing in mm, origin in mm and direction of a volume, all in z, y, x order."""

@@ -11,6 +11,7 @@ from infra.errors import UserError
 from preprocessing.anatomy import BODY, class_ids
 from preprocessing.case import CaseError, RegionName
 from preprocessing.decoding.decode import read_raster
+from preprocessing.geometry import distances_mm
 from preprocessing.resample import resample_onto
 from training.applications.anatomy_map import AnatomyMap
 
@@ -78,8 +79,7 @@ def lesion_within(given: AnatomyMap, site: str, radius_mm: float, seed: int) -> 
             "choose a smaller radius"
         )
     centre = places[np.random.default_rng(seed).integers(len(places))]
-    away = (np.indices(inside.shape) - centre.reshape(3, 1, 1, 1)) * np.reshape(given.geometry.spacing_mm, (3, 1, 1, 1))
-    return np.linalg.norm(away, axis=0) <= radius_mm
+    return distances_mm(inside.shape, centre, given.geometry.spacing_mm) <= radius_mm
 
 
 def read_lesion(given: AnatomyMap, path: Path) -> NDArray[np.bool_]:

@@ -97,14 +97,15 @@ def prepare(case: Case, recipe: Recipe, scratch: Lake) -> Scan:
 
 
 @contextmanager
-def open_scan(path: Path, recipe: Recipe, region: RegionName | None = None) -> Generator[Scan]:
-    """The CT of a path at a model's spacing; what that takes on disk is gone afterwards.
+def open_scan(given: Path | Case, recipe: Recipe, region: RegionName | None = None) -> Generator[Scan]:
+    """The CT of a path, or a case found before, at a model's spacing; what that takes on disk is gone afterwards.
 
     Raises:
         UserError: as `find_case` and `prepare`.
     """
     with tempfile.TemporaryDirectory(prefix="meddiff-") as scratch:
-        yield prepare(find_case(path, region), recipe, open_lake(scratch))
+        case = given if isinstance(given, Case) else find_case(given, region)
+        yield prepare(case, recipe, open_lake(scratch))
 
 
 def require_result(case: Case | None, output: Path, *, overwrite: bool = False, masks: bool = False) -> None:
