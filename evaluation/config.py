@@ -14,7 +14,7 @@ from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 from training.config import Profile
 
-MEASUREMENT_VERSION = 5  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 6  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (

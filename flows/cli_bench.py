@@ -30,7 +30,8 @@ def bench(
     """Measure ourselves against peers on real CTs (in a checkout, with the `bench` extra)."""
     module = _benchmark(name)
     if data is None or not data.is_dir():
-        raise UserError(f"{data or 'no folder of CTs'} is not there: name it with --data DIR or in MEDDIFF_TEST_DATA")
+        what = "no folder of CTs is given" if data is None else f"{data} is not there"
+        raise UserError(f"{what}: name it with --data DIR or in MEDDIFF_TEST_DATA")
     busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     terminal.err().print(f"{os.cpu_count()} cores, load {busy}: believe the times of a quiet machine only")
     with _peers():

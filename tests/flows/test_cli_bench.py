@@ -121,7 +121,7 @@ def test_rows_become_a_table_with_the_ratios(real_data, capsys, monkeypatch):
     [
         (["nonsense"], 2, "unknown benchmark 'nonsense'; known: "),
         (["store", "--data", "/nowhere"], 1, "/nowhere is not there: name it with --data DIR"),
-        (["store"], 1, "no folder of CTs is not there"),
+        (["store"], 1, "no folder of CTs is given: name it"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(arguments, code, sentence, capsys, monkeypatch):
