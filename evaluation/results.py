@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from evaluation.table import aggregate, from_parquet
+from evaluation.config import Checkpoint
+from evaluation.table import aggregate, beside, from_parquet
 from infra.config import Config
 from infra.lake import Lake
 from training.runs import FORMAT, read_seal_as, run_exists
@@ -28,8 +29,15 @@ class SweepSeal(Config):
     config: dict[str, Any]
     base: str = Field(description="key of the pre-trained run")
     controls: dict[str, str] = Field(description="keys of the fine-tuned runs")
+    others: tuple[Checkpoint, ...] = Field((), description="further checkpoints that were judged beside it")
+    cells: tuple[str, ...] = Field((), description="keys of the cells that it is made of")
     table: str = Field(description="SHA-256 of table.parquet")
     evaluations: int = Field(description="network evaluations")
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All that were judged."""
+        return Checkpoint(base=self.base, controls=self.controls), *self.others
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,14 @@ class EvaluationRun:
     unchanged: bool = False
 
     @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The table with methods told apart by their checkpoint; see `evaluation.table.beside`."""
+        return beside(self.table)
+
+    @cached_property
     def aggregated(self) -> pd.DataFrame:
-        """Means and intervals by patient; see `evaluation.table.aggregate`."""
-        return aggregate(self.table)
+        """Means and intervals by patient of what is shown; see `evaluation.table.aggregate`."""
+        return aggregate(self.shown)
 
 
 def read_seal(lake: Lake, key: str) -> SweepSeal:

@@ -5,7 +5,8 @@ No Prefect, no torch: it takes seconds, whatever the size of the lake, because o
 
 from typing import Literal
 
-from evaluation.config import evaluate_key
+from evaluation.cells import cell_keys, cells_of
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
 from flows.profiles import Profile
 from infra.config import Config
 from infra.lake import Lake
@@ -13,7 +14,7 @@ from infra.settings import load_settings
 from preprocessing.manifest import IDENTITY, PLANNED, Manifest, read_manifest
 from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
-from training.runs import finetune_key, pretrain_key, run_exists
+from training.runs import finetune_key, pretrain_key, run_exists, seal_key
 
 
 class StageStatus(Config):
@@ -41,7 +42,7 @@ def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
         UserError: a source cannot be listed or the lake cannot be read.
     """
     sources = [spec.make() for spec in profile.sources]
-    manifest = read_manifest(lake, profile.full_recipe, columns=(*IDENTITY, *PLANNED)) if lake else None
+    manifest = read_manifest(lake, profile.full_recipe, columns=(*IDENTITY, *PLANNED, "regions")) if lake else None
     if lake is None or manifest is None or not manifest.number:
         first = [_would_run(f"ingest {one.info.name}", _first_time(lake, one)) for one in sources]
         return [*first, *_unknown(profile, "there is no data yet")]
@@ -90,8 +91,17 @@ def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatu
     for config in profile.finetune_configs:
         controls[config.task] = finetune_key(manifest.fingerprint, config, base)
         stages.append(_run_status(lake, f"finetune {config.task}", controls[config.task]))
-    sweep = evaluate_key(manifest.fingerprint, profile.evaluate_config, base, controls)
-    return [*stages, _run_status(lake, "evaluate", sweep)]
+    return [*stages, _sweep_status(lake, manifest, profile.evaluate_config, Checkpoint(base=base, controls=controls))]
+
+
+def _sweep_status(lake: Lake, manifest: Manifest, config: EvaluateConfig, checkpoint: Checkpoint) -> StageStatus:
+    status = _run_status(lake, "evaluate", evaluate_key(manifest.fingerprint, config, (checkpoint,)))
+    if status.unchanged:
+        return status
+    keys = list(cell_keys(cells_of(config, (checkpoint,), manifest), config, manifest))
+    measured = set(lake.list("runs/cells"))
+    missing = sum(seal_key(key) not in measured for key in keys)
+    return status.replace(why=f"{missing} of {len(keys)} cells are not measured for this data and config")
 
 
 def _run_status(lake: Lake, stage: str, key: str) -> StageStatus:

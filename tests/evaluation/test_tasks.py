@@ -8,7 +8,7 @@ import pytest
 import torch
 from task_worlds import LIVER, make_context, small_config, store_case, value, volume
 
-from evaluation.config import TASKS, EvaluateConfig, evaluate_key, paper, tiny
+from evaluation.config import TASKS, Checkpoint, EvaluateConfig, evaluate_key, paper, tiny
 from evaluation.metrics import distance_hu
 from evaluation.tasks import run_task
 from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
@@ -390,12 +390,15 @@ def test_a_sweep_measured_twice_gives_the_same_numbers(stored):
 
 def test_presets_have_different_fingerprints_and_keys_follow_data_config_and_models():
     assert tiny().fingerprint != paper().fingerprint
+    plain, fine = Checkpoint(base="b"), Checkpoint(base="b", controls={"lesion": "c"})
     keys = {
-        evaluate_key("m", tiny(), "b", {"lesion": "c"}),
-        evaluate_key("n", tiny(), "b", {"lesion": "c"}),
-        evaluate_key("m", tiny().replace(seed=1), "b", {"lesion": "c"}),
-        evaluate_key("m", tiny(), "b", {}),
-        evaluate_key("m", tiny(), "d", {"lesion": "c"}),
+        evaluate_key("m", tiny(), [fine]),
+        evaluate_key("n", tiny(), [fine]),
+        evaluate_key("m", tiny().replace(seeds=(1,)), [fine]),
+        evaluate_key("m", tiny(), [plain]),
+        evaluate_key("m", tiny(), [Checkpoint(base="d", controls={"lesion": "c"})]),
+        evaluate_key("m", tiny(), [plain, fine]),
     }
-    assert len(keys) == 5
-    assert evaluate_key("m", EvaluateConfig.model_validate(tiny().model_dump()), "b", {}) in keys
+    assert len(keys) == 6
+    assert evaluate_key("m", EvaluateConfig.model_validate(tiny().model_dump()), [plain]) in keys
+    assert evaluate_key("m", tiny().replace(workers=2), [plain]) in keys

@@ -96,8 +96,8 @@ def stages(monkeypatch, lake):
         key = finetune_key(read_manifest(place, rules).fingerprint, config, base.key)
         return run(place, key, f"finetune {config.task}", base.key, on_log)
 
-    def fake_evaluate(place, rules, config, base, controls, *, on_log):
-        calls.append(("evaluate", base, sorted(controls)))
+    def fake_evaluate(place, rules, config, checkpoints, *, on_log):
+        calls.append(("evaluate", checkpoints[0].base, sorted(checkpoints[0].controls)))
         on_log(6, 6, "report")
         return EvaluationRun("runs/evaluate/x", "x", pd.DataFrame({"value": [1.0]}))
 
