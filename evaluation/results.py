@@ -4,6 +4,7 @@
 A sweep without a seal does not exist for a reader.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,8 +15,9 @@ from pydantic import Field
 from evaluation.config import Checkpoint
 from evaluation.table import aggregate, beside, from_parquet
 from infra.config import Config
+from infra.errors import UserError
 from infra.lake import Lake
-from training.runs import FORMAT, read_seal_as, run_exists
+from training.runs import FORMAT, read_run, read_seal_as, run_exists
 
 
 class SweepSeal(Config):
@@ -58,6 +60,24 @@ class EvaluationRun:
     def aggregated(self) -> pd.DataFrame:
         """Means and intervals by patient of what is shown; see `evaluation.table.aggregate`."""
         return aggregate(self.shown)
+
+
+def checkpoint_of(lake: Lake, keys: Sequence[str]) -> Checkpoint:
+    """The checkpoint of a pre-trained run and of runs that were fine-tuned from it, by their keys or urls in the lake.
+
+    Raises:
+        UserError: a run is not finished, the first is no pre-training, or another was not fine-tuned from it.
+    """
+    base, *rest = (key.removeprefix(f"{lake.url}/").strip("/") for key in keys)
+    if (stage := read_run(lake, base).stage) != "pretrain":
+        raise UserError(f"{base} is a {stage} run: name the pre-trained run first, then those fine-tuned from it")
+    controls = {}
+    for key in rest:
+        seal = read_run(lake, key)
+        if seal.base != base:
+            raise UserError(f"{key} was not fine-tuned from {base} but from {seal.base or 'nothing'}; leave it out")
+        controls[str(seal.config["task"])] = key
+    return Checkpoint(base=base, controls=controls)
 
 
 def read_seal(lake: Lake, key: str) -> SweepSeal:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from evaluation.results import checkpoint_of
 from flows import terminal
 from flows.cli_data import JsonOption, LakeOption, RecipeOption
 from flows.params import (
@@ -110,18 +111,28 @@ def finetune(
 
 
 def evaluate(
-    preset: PresetOption = "paper", lake: LakeOption = "", recipe: RecipeOption = "paper", changes: SetOption = None
+    preset: PresetOption = "paper",
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+    changes: SetOption = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN[,RUN…]", help="Also judge this pre-trained run, with those fine-tuned from it."),
+    ] = None,
 ) -> None:
     """Judge the models of a preset on the held-out cases: six tasks beside their baselines."""
     settings = open_session(lake)
     place = open_lake(settings.lake_url, create=False)
+    others = tuple(checkpoint_of(place, keys.split(",")) for keys in beside or ())
     config = override(resolve_evaluate(preset), changes or ())
     controls = tuple(FinetunePreset(task=task, preset=preset) for task in ("superresolution", "lesion"))
     with flows_here(settings):
         from flows.evaluate import EvaluateParams
         from flows.evaluate import evaluate as flow
 
-        key = flow(EvaluateParams(lake=place.url, recipe=recipe, config=config, base=preset, controls=controls))
+        key = flow(
+            EvaluateParams(lake=place.url, recipe=recipe, config=config, base=preset, controls=controls, others=others)
+        )
     show_results(place, key, settings)
 
 
