@@ -34,6 +34,7 @@ from training.restoration import diffpir, identity_step, noise_start, posterior_
 from training.sampling import SAMPLERS, draw_noise, uniform_timesteps
 from training.sliding_windows import NoisePredictor
 
+REAL_CTS = False
 TITLE = "sample: network evaluations and seconds against the naive way (1000 steps, one window a call, none skipped)"
 PATCH, FIELD, QUICK_WHOLE = MODEL.patch, (24, 24, 24), (24, 24, 32)
 SIGMA, START, NAIVE_STEPS, TIMED_STEPS, REPEATS = 0.15, 990, 1000, 20, 3
@@ -100,7 +101,7 @@ class Side:
         return self.method == "naive"
 
 
-def run(data: object, quick: bool = False) -> list[dict]:
+def run(quick: bool = False) -> list[dict]:
     """A row per task, field and way of doing it; on whole regions the naive one is extrapolated from 20 steps."""
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:
         lake = phantom_lake(folder)

@@ -106,7 +106,7 @@ def test_convert_measures_every_side_in_turn_and_says_where_our_time_goes(real_d
 
 def test_rows_become_a_table_with_the_ratios(real_data, capsys, monkeypatch):
     rows = [{"format": "a", "ms": 2.0, "requests": None}, {"format": "b", "ms": 30.5, "requests": 4}]
-    module = type("Made", (), {"TITLE": "made: times", "run": staticmethod(lambda data, quick: rows)})
+    module = type("Made", (), {"TITLE": "made: times", "REAL_CTS": True, "run": staticmethod(lambda data, quick: rows)})
     monkeypatch.setattr(cli_bench, "_benchmark", lambda name: module)
     code, out, err = _call(capsys, "made", "--data", real_data)
     assert code == 0
@@ -150,3 +150,16 @@ def test_a_missing_peer_names_the_extra(capsys, monkeypatch):
     assert code == 1
     assert "tensorstore is not installed: " in err
     assert "'.[bench]'" in err
+
+
+@pytest.mark.slow
+def test_sweep_measures_the_lake_and_mlflow_on_sqlite_and_on_postgres(capfd):
+    code, out, _ = _call(capfd, "sweep", "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["where"] for row in rows] == [
+        "lake: measured", "lake: measured before", "MLflow on SQLite", "MLflow on Postgres"
+    ]  # fmt: skip
+    assert all(row["cells"] == 6 and row["ms_a_cell"] > 0 for row in rows)
+    assert rows[1]["s"] < rows[0]["s"]
+    assert [row["parent_opens_ms"] is None for row in rows] == [True, True, False, False]
