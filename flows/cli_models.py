@@ -1,4 +1,4 @@
-"""Model verbs of the command: run, plan, pretrain, finetune, evaluate."""
+"""Model verbs of the command: run, plan, pretrain, finetune, evaluate, promote."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -136,6 +136,25 @@ def evaluate(
     show_results(place, key, settings)
 
 
+def promote(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="The sweep's key or fingerprint, as evaluate prints it.")],
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+    dataset: Annotated[list[str] | None, typer.Option(help="Data sets that count; default: all in the sweep.")] = None,
+) -> None:
+    """Make the first checkpoint of a sweep the champion where it is better beyond noise, and say why."""
+    from evaluation.champion import promote_candidate
+    from evaluation.promotion import PromotionConfig
+
+    settings = open_session(lake)
+    place = open_lake(settings.lake_url, create=False)
+    key = f"runs/evaluate/{sweep.rstrip('/').rpartition('/')[2]}"
+    rules = PromotionConfig(datasets=tuple(dataset or ()))
+    decision = promote_candidate(place, RECIPES[recipe](), key, rules, settings)
+    said = "is champion now" if decision.promoted else "does not become champion"
+    terminal.out().print(f"{decision.candidate.name[:8]} {said}: {decision.reason}", markup=False)
+
+
 def _profile(name: str, data: Path | None, lake_url: str) -> Profile:
     if data is not None and not data.expanduser().is_dir():
         raise UserError(f"--data {data} is no directory")
@@ -153,4 +172,4 @@ def _show_plan(stages: list[StageStatus]) -> None:
     terminal.out().print(terminal.table("", ("stage", "", "why"), rows))
 
 
-VERBS = (run, plan, pretrain, finetune, evaluate)
+VERBS = (run, plan, pretrain, finetune, evaluate, promote)

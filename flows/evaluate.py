@@ -7,6 +7,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
+from evaluation.champion import side_by_side
 from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
 from evaluation.results import EvaluationRun, finished_sweep
 from flows.artifacts import publish_note, stage_progress
@@ -58,7 +59,7 @@ def evaluate_models(
     """The sweep of a base model with its ControlNets, beside others; measured only if it is not in the lake yet."""
     lake = open_lake(lake_url or load_settings().lake_url)
     judged = Checkpoint(base=base.key, controls={name: run.key for name, run in controls.items()})
-    checkpoints = (judged, *(one for one in others if one != judged))
+    checkpoints = side_by_side(lake, judged, others)
     key = evaluate_key(read_manifest(lake, recipe).fingerprint, config, checkpoints)
     if done := finished_sweep(lake, key):
         logger.info("evaluate is unchanged: %s", key)

@@ -6,6 +6,7 @@ No Prefect, no torch: it takes seconds, whatever the size of the lake, because o
 from typing import Literal
 
 from evaluation.cells import cell_keys, cells_of
+from evaluation.champion import promotion_key, side_by_side
 from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
 from flows.profiles import Profile
 from infra.config import Config
@@ -91,14 +92,18 @@ def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatu
     for config in profile.finetune_configs:
         controls[config.task] = finetune_key(manifest.fingerprint, config, base)
         stages.append(_run_status(lake, f"finetune {config.task}", controls[config.task]))
-    return [*stages, _sweep_status(lake, manifest, profile.evaluate_config, Checkpoint(base=base, controls=controls))]
+    judged = side_by_side(lake, Checkpoint(base=base, controls=controls))
+    sweep = _sweep_status(lake, manifest, profile.evaluate_config, judged)
+    return [*stages, sweep, _run_status(lake, "promote", promotion_key(sweep.key, profile.promotion))]
 
 
-def _sweep_status(lake: Lake, manifest: Manifest, config: EvaluateConfig, checkpoint: Checkpoint) -> StageStatus:
-    status = _run_status(lake, "evaluate", evaluate_key(manifest.fingerprint, config, (checkpoint,)))
+def _sweep_status(
+    lake: Lake, manifest: Manifest, config: EvaluateConfig, checkpoints: tuple[Checkpoint, ...]
+) -> StageStatus:
+    status = _run_status(lake, "evaluate", evaluate_key(manifest.fingerprint, config, checkpoints))
     if status.unchanged:
         return status
-    keys = list(cell_keys(cells_of(config, (checkpoint,), manifest), config, manifest))
+    keys = list(cell_keys(cells_of(config, checkpoints, manifest), config, manifest))
     measured = set(lake.list("runs/cells"))
     missing = sum(seal_key(key) not in measured for key in keys)
     return status.replace(why=f"{missing} of {len(keys)} cells are not measured for this data and config")
@@ -112,7 +117,7 @@ def _run_status(lake: Lake, stage: str, key: str) -> StageStatus:
 
 def _unknown(profile: Profile, why: str) -> list[StageStatus]:
     tasks = [f"finetune {config.task}" for config in profile.finetune_configs]
-    return [_would_run(stage, why) for stage in ("pretrain", *tasks, "evaluate")]
+    return [_would_run(stage, why) for stage in ("pretrain", *tasks, "evaluate", "promote")]
 
 
 def _would_run(stage: str, why: str) -> StageStatus:
