@@ -12,7 +12,8 @@ from pydantic import Field
 
 from evaluation.config import Checkpoint
 from evaluation.promotion import PromotionConfig, decide
-from evaluation.results import SweepSeal, finished_sweep, read_seal
+from evaluation.results import SweepSeal, read_seal
+from evaluation.table import from_parquet
 from infra.config import Config
 from infra.errors import UserError
 from infra.fingerprint import fingerprint
@@ -114,10 +115,10 @@ def promote_candidate(
         return read_seal_as(
             Decision, lake, key, kind="promotion", if_missing="promote again", if_damaged="promote again"
         )
-    run, seal, before = finished_sweep(lake, sweep_key), read_seal(lake, sweep_key), read_champion(lake)
-    assert run is not None
+    seal, before = read_seal(lake, sweep_key), read_champion(lake)
+    table = from_parquet(lake.read(f"{sweep_key}/table.parquet"))
     candidate, held = seal.checkpoints[0], before.checkpoint if before else None
-    promoted, reason = _decided(lake, recipe, run.table, seal, held, config)
+    promoted, reason = _decided(lake, recipe, table, seal, held, config)
     decision = Decision(
         run=key.rsplit("/", 1)[-1],
         sweep=sweep_key,

@@ -24,6 +24,7 @@ from flows.results import show_results
 from flows.session import flows_here, open_session
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
+from preprocessing.recipe import RECIPES
 from training.config import FinetuneTask
 
 ProfileOption = Annotated[
@@ -137,7 +138,7 @@ def evaluate(
 
 
 def promote(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="The sweep's key or fingerprint, as evaluate prints it.")],
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's key or fingerprint, as its report has it.")],
     lake: LakeOption = "",
     recipe: RecipeOption = "paper",
     dataset: Annotated[list[str] | None, typer.Option(help="Data sets that count; default: all in the sweep.")] = None,
