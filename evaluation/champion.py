@@ -19,7 +19,7 @@ from infra.errors import UserError
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from infra.settings import Settings
-from infra.tracking import MODEL, promote
+from infra.tracking import promote
 from preprocessing.manifest import Manifest, manifest_numbers, read_fingerprint, read_manifest
 from preprocessing.recipe import Recipe
 from training.runs import read_run, read_seal_as, run_exists, seal_key
@@ -205,6 +205,5 @@ def _pairs(rows: pd.DataFrame, column: str) -> list[tuple[str, str]]:
 
 def move_alias(checkpoint: Checkpoint, reason: str, settings: Settings | None = None) -> None:
     """MLflow's alias `champion`, of the pre-trained model and of each ControlNet."""
-    names = {MODEL: checkpoint.base, **{f"{MODEL}-{task}": key for task, key in checkpoint.controls.items()}}
-    for name, key in names.items():
+    for name, key in checkpoint.models.items():
         promote(key.rsplit("/", 1)[-1], reason=reason, name=name, settings=settings)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from infra.config import Config
 from infra.fingerprint import fingerprint
+from infra.tracking import MODEL
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 from training.config import Profile
@@ -203,6 +204,11 @@ class Checkpoint(Config):
     def name(self) -> str:
         """The fingerprint of the pre-trained run."""
         return self.base.rsplit("/", 1)[-1]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The run's key of each model, by the name that it is registered under."""
+        return {MODEL: self.base, **{f"{MODEL}-{task}": key for task, key in self.controls.items()}}
 
 
 def used_controls(task: TaskName, checkpoint: Checkpoint) -> dict[str, str]:

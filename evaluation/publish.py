@@ -42,6 +42,9 @@ def publish(lake: Lake, run: EvaluationRun, settings: Settings | None = None) ->
         fingerprint=run.fingerprint,
         settings=settings,
     ) as parent:
+        for checkpoint in seal.checkpoints:
+            for name, key in checkpoint.models.items():
+                parent.log_model_input(key.rsplit("/", 1)[-1], name)
         _send_files(lake, run, parent)
         parent.log_metrics(metric_values(summary(run.aggregated), with_place=True))
         for place, rows in cell_means(run.table).groupby(CELL, sort=False):

@@ -59,14 +59,14 @@ def test_sample_measures_both_sides_and_says_what_is_extrapolated(real_data, cap
     code, out, _ = _call(capsys, "sample", "--data", real_data, "--quick", "--json")
     rows = json.loads(out)
     assert code == 0
-    of = {(row["task"], row["voxels"], row["method"]): row for row in rows}
-    assert len(of) == len(rows) == 2 * (2 + 5)
-    for (task, voxels, method), row in of.items():
-        naive = of[task, voxels, "naive"]
+    of = {(row["task"], row["voxels"], row["method"], row["steps"]): row for row in rows}
+    assert len(of) == len(rows) == 2 * (2 + 7)
+    for (task, voxels, method, _), row in of.items():
+        naive = of[task, voxels, "naive", 10]
         assert row["x_faster"] == pytest.approx(naive["s"] / row["s"])
         assert method == "naive" or row["evaluations"] < naive["evaluations"]
         assert (row["quality"] is not None) == (voxels == "24 x 24 x 24")
-    assert of["denoising", "24 x 24 x 24", "mean"]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
+    assert of["denoising", "24 x 24 x 24", "mean", 1]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
 
 
 @pytest.mark.slow
