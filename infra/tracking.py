@@ -306,7 +306,7 @@ def _send_model_input(client: "MlflowClient", run_id: str, model: str, fingerpri
     from mlflow.entities import LoggedModelInput
 
     if (version := _version_of(client, model, fingerprint)) is not None:
-        logged = client.get_model_version(model, str(version)).source
+        logged = str(client.get_model_version(model, str(version)).source)
         client.log_inputs(run_id, models=[LoggedModelInput(logged.removeprefix("models:/"))])
 
 
