@@ -134,6 +134,7 @@ def test_every_verb_explains_itself(capsys):
         "evaluate",
         "plan",
         "diff",
+        "compare",
         "up",
         "down",
         "doctor",
