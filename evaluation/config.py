@@ -4,17 +4,19 @@ Every σ is on the [-1, 1] scale of the region's window. An evaluation is one ba
 windows; the tiny preset stays below 220 of them.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from infra.config import Config
 from infra.fingerprint import fingerprint
+from infra.tracking import MODEL
 from preprocessing.case import RegionName
 from preprocessing.regions import REGIONS
 from training.config import Profile
 
-MEASUREMENT_VERSION = 5  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 6  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (
@@ -25,6 +27,13 @@ TASKS: tuple[TaskName, ...] = (
     "lesion-generation",
     "lesion-inpainting",
 )
+SETTINGS_OF_TASKS: dict[TaskName, str] = {task: task.replace("-", "_") for task in TASKS}  # fields of EvaluateConfig
+CONTROLS_OF_TASKS: dict[TaskName, str] = {
+    "superresolution": "superresolution",
+    "lesion-generation": "lesion",
+    "lesion-inpainting": "lesion",
+}
+ANOMALY_REGION: RegionName = "abdomen"
 Field3D = tuple[int, int, int]
 
 
@@ -108,7 +117,7 @@ class LesionConfig(Config):
     """Lesions drawn into held-out anatomy (SPEC §6.4, §6.5)."""
 
     field_zyx: Field3D = (128, 128, 128)
-    cases: int = Field(20, ge=1, description="held-out cases with a lesion")
+    cases: int = Field(20, ge=1, description="held-out cases with a lesion per region")
     min_voxels: int = Field(8, ge=1, description="smaller lesions are not judged")
     steps: int = Field(100, ge=1)
     start: int = Field(990, description="t of the first step")
@@ -124,7 +133,9 @@ class EvaluateConfig(Config):
     preset: str = "paper"
     tasks: tuple[TaskName, ...] = TASKS
     regions: tuple[RegionName, ...] = REGIONS
-    seed: int = 0
+    datasets: tuple[str, ...] = Field((), description="sources whose held-out cases are judged; none named = all")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="every cell is measured once with each")
+    workers: int = Field(1, ge=1, description="processes that measure cells; on a GPU machine, one for each GPU")
     overlap: float = Field(0.5, ge=0, lt=1, description="of sliding windows")
     max_batch: int = Field(8, ge=1, description="windows per network call")
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -142,7 +153,7 @@ def tiny() -> EvaluateConfig:
     """All six tasks for the tiny model: fields of 32³ windows, below 220 network evaluations, two CPU cores."""
     cube = (32, 32, 32)
     lesion = LesionConfig(
-        field_zyx=cube, cases=4, steps=12, jump_length=4, jump_repeats=2, dilation_voxels=2, feather_voxels=1
+        field_zyx=cube, cases=2, steps=12, jump_length=4, jump_repeats=2, dilation_voxels=2, feather_voxels=1
     )
     return EvaluateConfig(
         preset="tiny",
@@ -183,13 +194,35 @@ def paper() -> EvaluateConfig:
 EVALUATE_PRESETS = {"tiny": tiny, "paper": paper}
 
 
-def evaluate_key(manifest_fingerprint: str, config: EvaluateConfig, base_key: str, control_keys: dict[str, str]) -> str:
-    """The sweep's place in the lake: equal data, config and models give equal keys."""
+class Checkpoint(Config):
+    """What is judged: a pre-trained run and the ControlNets fine-tuned from it, by their keys in the lake."""
+
+    base: str
+    controls: dict[str, str] = Field(default_factory=dict, description="by fine-tuning task")
+
+    @property
+    def name(self) -> str:
+        """The fingerprint of the pre-trained run."""
+        return self.base.rsplit("/", 1)[-1]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The run's key of each model, by the name that it is registered under."""
+        return {MODEL: self.base, **{f"{MODEL}-{task}": key for task, key in self.controls.items()}}
+
+
+def used_controls(task: TaskName, checkpoint: Checkpoint) -> dict[str, str]:
+    """The ControlNets of a checkpoint that a task uses."""
+    wanted = CONTROLS_OF_TASKS.get(task, "")
+    return {name: key for name, key in checkpoint.controls.items() if name == wanted}
+
+
+def evaluate_key(manifest_fingerprint: str, config: EvaluateConfig, checkpoints: Sequence[Checkpoint]) -> str:
+    """The sweep's place in the lake: equal data, config and checkpoints give equal keys."""
     values = {
         "version": MEASUREMENT_VERSION,
         "manifest": manifest_fingerprint,
-        "config": config.model_dump(mode="json"),
-        "base": base_key,
-        "controls": control_keys,
+        "config": config.model_dump(mode="json", exclude={"workers"}),
+        "checkpoints": [checkpoint.model_dump(mode="json") for checkpoint in checkpoints],
     }
     return f"runs/evaluate/{fingerprint(values)}"

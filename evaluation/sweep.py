@@ -1,195 +1,235 @@
-"""The sweep: every task of a config on the held-out cases, as one table, pictures and a report in the lake.
+"""The sweep: every cell of a config on the held-out cases, as one table, pictures and a report in the lake.
 
-The same data, models and config are the same sweep and are not measured again. A task that cannot be measured becomes a
-row with its reason while the others complete; if that was unexpected, the sweep is not sealed, so the next call tries
-again.
+The same data, checkpoints and config are the same sweep and are not measured again; of another sweep only those cells
+are measured that none before it has. A cell that cannot be measured becomes a row with its reason while the others
+complete; if that was unexpected, the sweep is not sealed, so the next call tries again.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
-from torch import nn
+import pandas as pd
 
-from evaluation.config import EvaluateConfig, TaskName, evaluate_key
+from evaluation.cell_files import read_cell
+from evaluation.cells import Cell, cell_keys, cells_of, is_measured
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
+from evaluation.measure import CellJob, RunTask, Unsealed, forget, measure_cell, unmeasured
 from evaluation.pictures import png, strip
 from evaluation.publish import publish
 from evaluation.report import ReportInput, render
 from evaluation.results import EvaluationRun, SweepSeal, finished_sweep
-from evaluation.table import to_parquet, validate
+from evaluation.table import merged, to_parquet
 from evaluation.tasks import run_task
-from evaluation.tasks.context import Row, TaskContext, TaskResult
+from evaluation.tasks.context import Picture
+from infra.cluster import fan_out
 from infra.errors import UserError
 from infra.fingerprint import digest
 from infra.lake import Lake
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
-from training.loading import load_network
-from training.precision import cpu_threads, default_device, place
 from training.runs import finished_run, run_exists, seal_key
-
-if TYPE_CHECKING:
-    from evaluation.tasks.context import Picture
 
 logger = logging.getLogger(__name__)
 
 OnLog = Callable[[int, int, str], None]
-RunTask = Callable[[TaskName, TaskContext], TaskResult]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is to be measured, and where."""
+
+    lake: Lake
+    recipe: Recipe
+    manifest: Manifest
+    config: EvaluateConfig
+    checkpoints: tuple[Checkpoint, ...]
+
+    def jobs(self) -> list[CellJob]:
+        """Every cell with its place in the lake."""
+        cells = cells_of(self.config, self.checkpoints, self.manifest)
+        keys = cell_keys(cells, self.config, self.manifest)
+        number = self.manifest.number
+        return [
+            CellJob(self.lake, self.recipe, number, self.config, cell, key)
+            for cell, key in zip(cells, keys, strict=True)
+        ]
 
 
 @dataclass
 class Findings:
-    """What the tasks of a sweep found so far."""
+    """What the cells of a sweep found."""
 
-    rows: list[Row] = field(default_factory=list)
-    pictures: dict[str, list["Picture"]] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    evaluations: int = 0
+
+    def add(self, task: str, table: pd.DataFrame, pictures: Sequence[Picture], evaluations: int) -> None:
+        """Takes what one cell found."""
+        self.tables.append(table)
+        self.pictures.setdefault(task, []).extend(pictures)
+        self.evaluations += evaluations
 
 
 def evaluate(
     lake: Lake,
     recipe: Recipe,
     config: EvaluateConfig,
-    base_key: str,
-    control_keys: Mapping[str, str],
+    checkpoints: Sequence[Checkpoint],
     *,
     on_log: OnLog | None = None,
     settings: Settings | None = None,
     track: bool = True,
     run: RunTask = run_task,
 ) -> EvaluationRun:
-    """Measures one base model and its ControlNets (by fine-tuning task) on the newest manifest, unless that is done.
+    """Measures checkpoints on the newest manifest, unless that is done.
 
     Args:
-        on_log: called with (tasks done, tasks in all, what goes on).
+        on_log: called with (cells done, cells in all, what goes on).
         track: tell MLflow too; a server that is away costs seconds and loses nothing in the lake.
+        run: how a task is run, in this process.
 
     Raises:
-        UserError: there are no cases, the base model cannot be loaded, or not one task could be measured.
+        UserError: there are no cases, or not one cell could be measured.
     """
     manifest = read_manifest(lake, recipe)
-    key = evaluate_key(manifest.fingerprint, config, base_key, dict(control_keys))
+    key = evaluate_key(manifest.fingerprint, config, checkpoints)
     done = finished_sweep(lake, key)
     if done is None:
         if manifest.sealed(split="test").empty:
             raise UserError(f"{lake.url} has no test case of recipe {recipe.name!r}: ingest more patients first")
-        context = open_context(lake, recipe, manifest, config, base_key, control_keys)
-        with cpu_threads(config.threads):
-            found = measure(context, on_log, run)
-        done = _write(lake, key, context, base_key, control_keys, found)
+        sweep = Sweep(lake, recipe, manifest, config, tuple(checkpoints))
+        done = _write(sweep, key, measure(sweep, on_log, run, (settings or load_settings()).dask_address))
     if track and run_exists(lake, key):
         publish(lake, done, settings)
     return done
 
 
-def open_context(
-    lake: Lake,
-    recipe: Recipe,
-    manifest: Manifest,
-    config: EvaluateConfig,
-    base_key: str,
-    control_keys: Mapping[str, str],
-) -> TaskContext:
-    """The models on this machine's device, and everything else a task is given.
+def measure(sweep: Sweep, on_log: OnLog | None = None, run: RunTask = run_task, dask_address: str = "") -> Findings:
+    """Measures the cells that are not measured yet and gathers all, in the order of the config."""
+    log, jobs = on_log or (lambda done, total, note: None), sweep.jobs()
+    unsealed: dict[str, Unsealed] = {}
+    todo = [job for job in jobs if not is_measured(sweep.lake, job.key)]
+    done = len(jobs) - len(todo)
+    if done:
+        logger.info("%d of %d cells were measured before", done, len(jobs))
 
-    Raises:
-        UserError: the base model cannot be loaded. A ControlNet that cannot be is left out with a warning.
-    """
-    device = default_device()
-    base, model, _ = load_network(lake, base_key)
-    controls: dict[str, nn.Module] = {}
-    for name, key in control_keys.items():
-        try:
-            controls[name] = place(load_network(lake, key)[0], device, config.precision)
-        except UserError as error:
-            logger.warning("the ControlNet for %s is left out: %s", name, error)
-    return TaskContext(
-        lake=lake,
-        manifest=manifest,
-        recipe=recipe,
-        base=place(base, device, config.precision),
-        controls=controls,
-        model=model,
-        config=config,
-        checkpoint=base_key.rsplit("/", 1)[-1],
-        device=str(device),
-    )
+    def tell(note: str) -> None:
+        log(done, len(jobs), note)
+
+    try:
+        for job, outcome in _outcomes(sweep, todo, tell, run, dask_address):
+            done += 1
+            log(done, len(jobs), job.cell.name)
+            if outcome is not None:
+                unsealed[job.key] = outcome
+    finally:
+        forget()
+    log(done, len(jobs), "report")
+    return gather(sweep.lake, jobs, unsealed)
 
 
-def measure(context: TaskContext, on_log: OnLog | None = None, run: RunTask = run_task) -> Findings:
-    """Every task of the config, one after the other; a task that fails leaves a row with its reason."""
-    found, tasks = Findings(), context.config.tasks
-    log = on_log or (lambda done, total, note: None)
-    for index, task in enumerate(tasks):
-        log(index, len(tasks), task)
-        context.on_evaluation = lambda n, i=index, t=task: log(i, len(tasks), f"{t}, {n} network evaluations")
-        try:
-            result = run(task, context)
-            validate(result.rows)
-        except UserError as error:
-            logger.warning("%s could not be measured: %s", task, error)
-            found.rows += context.unmeasured(task, "", "", "", str(error))
-        except Exception as error:
-            logger.exception("%s failed", task)
-            found.broken[task] = f"{type(error).__name__}: {error}"
-            found.rows += context.unmeasured(task, "", "", "", f"the task failed ({found.broken[task]})")
-        else:
-            found.rows += result.rows
-            found.pictures[task] = list(result.pictures)
-    log(len(tasks), len(tasks), "report")
+def _outcomes(
+    sweep: Sweep, todo: Sequence[CellJob], tell: Callable[[str], None], run: RunTask, dask_address: str
+) -> Iterator[tuple[CellJob, Unsealed | None]]:
+    """Each job with its outcome: one after the other here, or several at once in processes of their own."""
+    if sweep.config.workers == 1 or len(todo) < 2:
+        for job in todo:
+            name = job.cell.name
+            tell(name)
+            yield job, measure_cell(job, lambda n, name=name: tell(f"{name}, {n} network evaluations"), run)
+        return
+    tell(f"{sweep.config.workers} workers")
+    for job, outcome in fan_out(measure_cell, todo, address=dask_address, workers=sweep.config.workers):
+        if isinstance(outcome, Exception):
+            logger.warning("%s failed: %s", job.cell.name, outcome)
+            outcome = unmeasured(job.cell, f"its worker failed ({type(outcome).__name__}: {outcome})")
+        yield job, outcome
+
+
+def gather(lake: Lake, jobs: Sequence[CellJob], unsealed: Mapping[str, Unsealed]) -> Findings:
+    """The rows and pictures of all cells, measured now or before."""
+    found = Findings(keys=[job.key for job in jobs])
+    for job in jobs:
+        broken = unsealed.get(job.key)
+        if broken is None:
+            try:
+                seal, table, pictures = read_cell(lake, job.key)
+            except UserError as error:
+                broken = unmeasured(job.cell, str(error))
+            else:
+                found.add(job.cell.task, _of(job.cell, table), pictures, seal.evaluations)
+        if broken is not None:
+            found.add(job.cell.task, broken.rows, broken.pictures, broken.evaluations)
+            found.problems[job.cell.name] = broken.problem
     return found
 
 
-def _write(
-    lake: Lake, key: str, context: TaskContext, base_key: str, control_keys: Mapping[str, str], found: Findings
-) -> EvaluationRun:
+def _of(cell: Cell, table: pd.DataFrame) -> pd.DataFrame:
+    """A cell's rows under the name of the checkpoint that this sweep asks of: two may share the weights of a task."""
+    return table.assign(checkpoint=cell.checkpoint.name)
+
+
+def _write(sweep: Sweep, key: str, found: Findings) -> EvaluationRun:
     """Table, pictures and report, then the seal."""
-    table = validate(found.rows)
+    lake = sweep.lake
+    table = merged(found.tables)
     data = to_parquet(table)
     lake.write(f"{key}/table.parquet", data)
     for task, pictures in found.pictures.items():
         for index, picture in enumerate(pictures):
             lake.write(f"{key}/pictures/{task}-{index:02d}.png", png(strip(picture)))
+    first, *others = sweep.checkpoints
     seal = SweepSeal(
         run=key.rsplit("/", 1)[-1],
-        manifest=context.manifest.fingerprint,
-        recipe=context.recipe.fingerprint,
-        config=context.config.model_dump(mode="json"),
-        base=base_key,
-        controls=dict(control_keys),
+        manifest=sweep.manifest.fingerprint,
+        recipe=sweep.recipe.fingerprint,
+        config=sweep.config.model_dump(mode="json"),
+        base=first.base,
+        controls=first.controls,
+        others=tuple(others),
+        cells=tuple(found.keys),
         table=digest(data),
-        evaluations=context.evaluations,
+        evaluations=found.evaluations,
     )
     run = EvaluationRun(key, seal.run, table)
-    lake.write(f"{key}/report.html", _report(lake, run, context, seal, found).encode())
+    lake.write(f"{key}/report.html", _report(sweep, run, seal, found).encode())
     if table["value"].isna().all():
         reasons = "; ".join(dict.fromkeys(table["reason"]))
-        raise UserError(f"no task could be measured: {reasons}")
-    if found.broken:
-        logger.warning(
-            "the sweep is not sealed, because %s failed; evaluate again to repeat it", ", ".join(found.broken)
-        )
+        raise UserError(f"nothing could be measured: {reasons}")
+    if found.problems:
+        logger.warning("the sweep is not sealed, because %s failed; evaluate again", ", ".join(found.problems))
     else:
         lake.write(seal_key(key), seal.model_dump_json(indent=1).encode())
     return run
 
 
-def _report(lake: Lake, run: EvaluationRun, context: TaskContext, seal: SweepSeal, found: Findings) -> str:
-    keys = {"Pre-training": seal.base, **{f"ControlNet, {name}": seal.controls[name] for name in context.controls}}
+def _report(sweep: Sweep, run: EvaluationRun, seal: SweepSeal, found: Findings) -> str:
+    lake, recipe, manifest = sweep.lake, sweep.recipe, sweep.manifest
+    keys = _trainings(sweep.checkpoints)
     trainings = {name: trained.history for name, key in keys.items() if (trained := finished_run(lake, key))}
-    recipe, manifest = context.recipe, context.manifest
     facts = {
         "Data": f"{seal.manifest} (manifest {manifest.number}, {len(manifest.sealed())} cases)",
         "Recipe": f"{recipe.name}, version {recipe.version}, {recipe.spacing_mm:g} mm",
-        "Base model": seal.base,
-        **{f"ControlNet, {name}": key for name, key in seal.controls.items()},
-        "Sweep": f"{context.config.preset}, {seal.run}",
+        **keys,
+        "Sweep": f"{sweep.config.preset}, {seal.run}, {len(seal.cells)} cells",
         "Network evaluations": str(seal.evaluations),
         "Lake": lake.id,
         "Software": f"meddiff {version('meddiff')}",
     }
-    small = context.config.preset == "tiny" or set(manifest.sealed()["source"]) <= {"phantom"}
-    return render(ReportInput(run.table, run.aggregated, found.pictures, trainings, facts, demo=small))
+    small = sweep.config.preset == "tiny" or set(manifest.sealed()["source"]) <= {"phantom"}
+    return render(ReportInput(run.shown, run.aggregated, found.pictures, trainings, facts, demo=small))
+
+
+def _trainings(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
+    """The keys of all trained runs by what the report calls them."""
+    keys = {}
+    for checkpoint in checkpoints:
+        of = f" {checkpoint.name[:8]}" if len(checkpoints) > 1 else ""
+        keys[f"Pre-training{of}"] = checkpoint.base
+        keys |= {f"ControlNet{of}, {name}": key for name, key in checkpoint.controls.items()}
+    return keys

@@ -6,7 +6,7 @@ order of measuring, so two equal sweeps give equal tables.
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ COLUMNS = ("checkpoint", "task", "dataset", "region", "setting", "method", "seed
            "metric", "unit", "value", "reason")  # fmt: skip
 GROUP = ("checkpoint", "task", "dataset", "region", "setting", "method", "metric", "unit")
 RESAMPLES = 2000
+SHORT = 8  # characters of a checkpoint that tell it apart
 
 _ORDER = ("task", "region", "setting", "metric", "unit", "method", "seed", "case", "checkpoint", "dataset", "reason")
 
@@ -35,8 +36,14 @@ def validate(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """
     records = [_record(row) for row in rows]
     types = {"seed": "int64", "patients": "int64", "value": "float64"}
-    frame = pd.DataFrame(records, columns=list(COLUMNS)).astype(types)
-    ordered = frame.sort_values(list(_ORDER), key=lambda column: column.map(_rank) if column.name == "task" else column)
+    return merged([pd.DataFrame(records, columns=list(COLUMNS)).astype(types)])
+
+
+def merged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tidy tables as one, sorted."""
+    ordered = pd.concat(tables).sort_values(
+        list(_ORDER), key=lambda column: column.map(_rank) if column.name == "task" else column
+    )
     return ordered.reset_index(drop=True)
 
 
@@ -94,6 +101,34 @@ def _summary(group: pd.DataFrame, resamples: int) -> dict[str, Any]:
         "failed": len(failed),
         "reason": str(failed["reason"].iloc[0]) if len(failed) else "",
     }
+
+
+def beside(table: pd.DataFrame) -> pd.DataFrame:
+    """Several checkpoints side by side: a method whose numbers depend on them is named `method@checkpoint`.
+
+    What is the same for all, such as a baseline, stands once. A table of one checkpoint is returned as it is.
+    """
+    checkpoints = list(dict.fromkeys(table["checkpoint"]))
+    if len(checkpoints) < 2:
+        return table
+    parts = []
+    for method, rows in table.groupby("method", sort=False):
+        of = [
+            rows[rows["checkpoint"] == name].drop(columns="checkpoint").reset_index(drop=True) for name in checkpoints
+        ]
+        if all(other.equals(of[0]) for other in of[1:]):
+            parts.append(rows[rows["checkpoint"] == checkpoints[0]])
+        else:
+            parts.append(rows.assign(method=[f"{method}@{name[:SHORT]}" for name in rows["checkpoint"]]))
+    return pd.concat(parts).sort_index()
+
+
+def cell_means(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per GROUP and seed with its `mean` over patients, as `aggregate` has it, without intervals."""
+    measured = table[table["value"].notna()]
+    keys = [*GROUP, "seed"]
+    by_patient = measured.groupby([*keys, "patient"], sort=False, dropna=False)["value"].mean()
+    return by_patient.groupby(keys, sort=False).mean().rename("mean").reset_index()
 
 
 def bootstrap(values: NDArray[np.float64], resamples: int = RESAMPLES) -> tuple[float, float]:

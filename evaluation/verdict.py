@@ -30,7 +30,7 @@ PLACE = ["region", "setting", "metric", "unit"]
 
 def kind(method: str) -> Kind:
     """Whether a method is ours, a classical baseline, or a yardstick such as the untouched input."""
-    if method.split("-")[0] == OURS:
+    if re.split("[-@]", method)[0] == OURS:
         return "ours"
     return "reference" if method in REFERENCES else "baseline"
 

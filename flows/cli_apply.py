@@ -36,6 +36,10 @@ RegionOption = Annotated[
 PreviewOption = Annotated[
     bool, typer.Option("--preview/--no-preview", help="A picture of before and after beside each result.")
 ]
+RadiusOption = Annotated[float, typer.Option("--radius", min=0.5, help="Of a lesion in an organ, in mm.")]
+GuidanceOption = Annotated[
+    float, typer.Option("--guidance", min=0, help="Above 1: closer to map and region, at twice the time.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a result that is there already.")]
 ScanArgument = Annotated[Path, typer.Argument(metavar="INPUT", help="A CT file, or the folder of one DICOM series.")]
 OutputArgument = Annotated[
@@ -136,27 +140,37 @@ def detect(
 def inpaint(
     scan: ScanArgument,
     output: OutputArgument,
-    mask: Annotated[Path, typer.Option("--mask", help="Where the lesion is to be, on the CT's own grid.")],
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Where the lesion is to be, on the CT's own grid.")
+    ] = None,
+    organ: Annotated[
+        str,
+        typer.Option("--organ", help="Or somewhere in an organ that labels of the CT name."),
+    ] = "",
+    radius: RadiusOption = 8.0,
     model: ModelOption = "",
     region: RegionOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Noise levels of the walk.")] = 100,
-    seed: Annotated[int, typer.Option(help="Another seed, another lesion.")] = 0,
+    guidance: GuidanceOption = 1.0,
+    seed: Annotated[int, typer.Option(help="Another seed, another lesion, and with --organ another place.")] = 0,
     preview: PreviewOption = True,
     overwrite: OverwriteOption = False,
     lake: LakeOption = "",
 ) -> None:
-    """Draw a lesion into your own CT where a mask says; all other voxels stay as they are."""
+    """Draw a lesion into your own CT where a mask says or in an organ; all other voxels stay as they are."""
     from training.applications.inpaint import InpaintConfig
     from training.applications.inpaint import inpaint as draw_lesion
+    from training.applications.lesion_site import lesion_in_scan
     from training.applications.mask import read_mask
 
-    config = InpaintConfig(steps=steps, seed=seed)
+    require_one_place(organ, mask)
+    config = InpaintConfig(steps=steps, guidance=guidance, seed=seed)
 
     def apply(scan: "Scan", model: "Model", on_evaluation: "OnEvaluation") -> Outcome:
-        done = draw_lesion(scan, read_mask(scan, mask), model, config, on_evaluation)
-        return Outcome(
-            done.hu_zyx, f"a lesion was drawn in {mask.name}, {int(done.zone_zyx.sum())} voxels of it unknown"
-        )
+        place = read_mask(scan, mask) if mask else lesion_in_scan(scan, organ, radius, seed)
+        done = draw_lesion(scan, place, model, config, on_evaluation)
+        where = mask.name if mask else f"the {organ}, {radius:g} mm in radius"
+        return Outcome(done.hu_zyx, f"a lesion was drawn in {where}, {int(done.zone_zyx.sum())} voxels were unknown")
 
     _on_each("inpaint", [(scan, output)], Options(model, "lesion", region, lake, preview, overwrite), apply)
 
@@ -194,6 +208,16 @@ def superresolve(
     _on_each(
         "superresolve", [(scan, output)], Options(model, "superresolution", region, lake, preview, overwrite), apply
     )
+
+
+def require_one_place(organ: str, mask: Path | None) -> None:
+    """Refuses a lesion without a place, or with two.
+
+    Raises:
+        typer.BadParameter: neither organ nor mask is given, or both.
+    """
+    if bool(organ) == bool(mask):
+        raise typer.BadParameter("say where the lesion is to be: either --organ or --mask")
 
 
 class Options(NamedTuple):

@@ -29,17 +29,23 @@ def bench(
 ) -> None:
     """Measure ourselves against peers on real CTs (in a checkout, with the `bench` extra)."""
     module = _benchmark(name)
-    if data is None or not data.is_dir():
-        raise UserError(f"{data or 'no folder of CTs'} is not there: name it with --data DIR or in MEDDIFF_TEST_DATA")
+    given = {"data": _real_cts(data)} if module.REAL_CTS else {}
     busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     terminal.err().print(f"{os.cpu_count()} cores, load {busy}: believe the times of a quiet machine only")
     with _peers():
-        rows = module.run(data.resolve(), quick=quick)
+        rows = module.run(**given, quick=quick)
     if as_json:
         terminal.print_json(rows)
         return
     lines = [["" if cell is None else cell for cell in row.values()] for row in rows]
     terminal.out().print(terminal.table(module.TITLE, list(rows[0]), lines))
+
+
+def _real_cts(data: Path | None) -> Path:
+    if data is None or not data.is_dir():
+        what = "no folder of CTs is given" if data is None else f"{data} is not there"
+        raise UserError(f"{what}: name it with --data DIR or in MEDDIFF_TEST_DATA")
+    return data.resolve()
 
 
 def _benchmark(name: str) -> ModuleType:

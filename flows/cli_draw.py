@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows import terminal
-from flows.cli_apply import ModelOption, Options, OutputArgument, OverwriteOption, opened
+from flows.cli_apply import (
+    GuidanceOption,
+    ModelOption,
+    Options,
+    OutputArgument,
+    OverwriteOption,
+    RadiusOption,
+    opened,
+    require_one_place,
+)
 from flows.cli_data import LakeOption
 from flows.progress import tell
 from infra.errors import UserError
@@ -26,9 +35,6 @@ MapArgument = Annotated[
 StepsOption = Annotated[int, typer.Option(min=1, help="Noise levels; more is slower and finer.")]
 SamplerOption = Annotated[
     SamplerName, typer.Option("--sampler", help="dpm-solver++ and ddim: few steps do; ddpm: wants hundreds.")
-]
-GuidanceOption = Annotated[
-    float, typer.Option("--guidance", min=0, help="Above 1: closer to map and region, at twice the time.")
 ]
 DrawnRegionOption = Annotated[RegionName, typer.Option("--region", help="What the map shows.")]
 
@@ -73,7 +79,7 @@ def generate_lesion(
     mask: Annotated[
         Path | None, typer.Option("--mask", help="The lesion itself, in the map's frame, instead of --organ.")
     ] = None,
-    radius: Annotated[float, typer.Option("--radius", min=0.5, help="Of the lesion, in mm.")] = 8.0,
+    radius: RadiusOption = 8.0,
     model: ModelOption = "",
     steps: StepsOption = 20,
     sampler: SamplerOption = "dpm-solver++",
@@ -86,8 +92,7 @@ def generate_lesion(
     from training.applications.lesion_site import lesion_within, read_lesion
     from training.applications.synthesize import SynthesizeConfig
 
-    if bool(organ) == bool(mask):
-        raise typer.BadParameter("say where the lesion is to be: either --organ or --mask")
+    require_one_place(organ, mask)
 
     def lesion(given: "AnatomyMap") -> "NDArray":
         return read_lesion(given, mask) if mask else lesion_within(given, organ, radius, seed)

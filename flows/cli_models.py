@@ -1,10 +1,11 @@
-"""Model verbs of the command: run, plan, pretrain, finetune, evaluate."""
+"""Model verbs of the command: run, plan, pretrain, finetune, evaluate, promote."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from evaluation.results import checkpoint_of
 from flows import terminal
 from flows.cli_data import JsonOption, LakeOption, RecipeOption
 from flows.params import (
@@ -23,6 +24,7 @@ from flows.results import show_results
 from flows.session import flows_here, open_session
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
+from preprocessing.recipe import RECIPES
 from training.config import FinetuneTask
 
 ProfileOption = Annotated[
@@ -110,19 +112,48 @@ def finetune(
 
 
 def evaluate(
-    preset: PresetOption = "paper", lake: LakeOption = "", recipe: RecipeOption = "paper", changes: SetOption = None
+    preset: PresetOption = "paper",
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+    changes: SetOption = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN[,RUN…]", help="Also judge this pre-trained run, with those fine-tuned from it."),
+    ] = None,
 ) -> None:
     """Judge the models of a preset on the held-out cases: six tasks beside their baselines."""
     settings = open_session(lake)
     place = open_lake(settings.lake_url, create=False)
+    others = tuple(checkpoint_of(place, keys.split(",")) for keys in beside or ())
     config = override(resolve_evaluate(preset), changes or ())
     controls = tuple(FinetunePreset(task=task, preset=preset) for task in ("superresolution", "lesion"))
     with flows_here(settings):
         from flows.evaluate import EvaluateParams
         from flows.evaluate import evaluate as flow
 
-        key = flow(EvaluateParams(lake=place.url, recipe=recipe, config=config, base=preset, controls=controls))
+        key = flow(
+            EvaluateParams(lake=place.url, recipe=recipe, config=config, base=preset, controls=controls, others=others)
+        )
     show_results(place, key, settings)
+
+
+def promote(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's key or fingerprint, as its report has it.")],
+    lake: LakeOption = "",
+    recipe: RecipeOption = "paper",
+    dataset: Annotated[list[str] | None, typer.Option(help="Data sets that count; default: all in the sweep.")] = None,
+) -> None:
+    """Make the first checkpoint of a sweep the champion where it is better beyond noise, and say why."""
+    from evaluation.champion import promote_candidate
+    from evaluation.promotion import PromotionConfig
+
+    settings = open_session(lake)
+    place = open_lake(settings.lake_url, create=False)
+    key = f"runs/evaluate/{sweep.rstrip('/').rpartition('/')[2]}"
+    rules = PromotionConfig(datasets=tuple(dataset or ()))
+    decision = promote_candidate(place, RECIPES[recipe](), key, rules, settings)
+    said = "is champion now" if decision.promoted else "does not become champion"
+    terminal.out().print(f"{decision.candidate.name[:8]} {said}: {decision.reason}", markup=False)
 
 
 def _profile(name: str, data: Path | None, lake_url: str) -> Profile:
@@ -142,4 +173,4 @@ def _show_plan(stages: list[StageStatus]) -> None:
     terminal.out().print(terminal.table("", ("stage", "", "why"), rows))
 
 
-VERBS = (run, plan, pretrain, finetune, evaluate)
+VERBS = (run, plan, pretrain, finetune, evaluate, promote)

@@ -1,13 +1,14 @@
 """Evaluate: the sweep of tasks on held-out cases, its table and its report."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from evaluation.config import EvaluateConfig, evaluate_key
+from evaluation.champion import side_by_side
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
 from evaluation.results import EvaluationRun, finished_sweep
 from flows.artifacts import publish_note, stage_progress
 from flows.finetune import finetune_model
@@ -40,6 +41,7 @@ class EvaluateParams(StageParams):
         (FinetunePreset(task="superresolution"), FinetunePreset(task="lesion")),
         description="the fine-tuned models of the tasks that need one",
     )
+    others: tuple[Checkpoint, ...] = Field((), description="trained runs in the lake to be judged beside these")
 
 
 DEFAULTS = EvaluateParams()
@@ -47,19 +49,25 @@ DEFAULTS = EvaluateParams()
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate_models(
-    lake_url: str, recipe: Recipe, config: EvaluateConfig, base: TrainedRun, controls: Mapping[str, TrainedRun]
+    lake_url: str,
+    recipe: Recipe,
+    config: EvaluateConfig,
+    base: TrainedRun,
+    controls: Mapping[str, TrainedRun],
+    others: Sequence[Checkpoint] = (),
 ) -> EvaluationRun:
-    """The sweep of one base model and its ControlNets; measured only if that sweep is not in the lake yet."""
+    """The sweep of a base model with its ControlNets, beside others; measured only if it is not in the lake yet."""
     lake = open_lake(lake_url or load_settings().lake_url)
-    keys = {name: run.key for name, run in controls.items()}
-    key = evaluate_key(read_manifest(lake, recipe).fingerprint, config, base.key, keys)
+    judged = Checkpoint(base=base.key, controls={name: run.key for name, run in controls.items()})
+    checkpoints = side_by_side(lake, judged, others)
+    key = evaluate_key(read_manifest(lake, recipe).fingerprint, config, checkpoints)
     if done := finished_sweep(lake, key):
         logger.info("evaluate is unchanged: %s", key)
         return done
     from evaluation.sweep import evaluate as launch
 
-    report = stage_progress("evaluate", "tasks")
-    run = launch(lake, recipe, config, base.key, keys, on_log=report)
+    report = stage_progress("evaluate", "cells")
+    run = launch(lake, recipe, config, checkpoints, on_log=report)
     publish_note("evaluate", f"report `{lake.url_of(run.key)}/report.html`, {len(run.table)} measurements")
     return run
 
@@ -73,4 +81,4 @@ def evaluate(params: EvaluateParams = DEFAULTS) -> str:
     controls: dict[str, TrainedRun] = {
         config.task: finetune_model(params.lake, recipe, config, base) for config in configs
     }
-    return evaluate_models(params.lake, recipe, resolve_evaluate(params.config), base, controls).key
+    return evaluate_models(params.lake, recipe, resolve_evaluate(params.config), base, controls, params.others).key

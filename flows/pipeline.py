@@ -7,6 +7,7 @@ from flows.finetune import finetune_model
 from flows.ingest import IngestParams, ingest_sources
 from flows.pretrain import pretrain_model
 from flows.profiles import Profile, demo, require_splits
+from flows.promote import promote_checkpoint
 from training.runs import SCRATCH, TrainedRun
 
 DEFAULTS = demo()
@@ -14,7 +15,7 @@ DEFAULTS = demo()
 
 @flow(name="pipeline")
 def pipeline(params: Profile = DEFAULTS) -> str:
-    """Ingest every source, pre-train if the manifest is new, fine-tune, evaluate; the key of the sweep in the lake.
+    """Ingest every source, pre-train if the manifest is new, fine-tune, evaluate, promote; the key of the sweep.
 
     The pipeline is always about the newest data: a pre-training that stopped on older data is left where it is.
 
@@ -28,4 +29,6 @@ def pipeline(params: Profile = DEFAULTS) -> str:
     controls: dict[str, TrainedRun] = {}
     for config in params.finetune_configs:
         controls[config.task] = finetune_model(lake, recipe, config, base)
-    return evaluate_models(lake, recipe, params.evaluate_config, base, controls).key
+    sweep = evaluate_models(lake, recipe, params.evaluate_config, base, controls)
+    promote_checkpoint(lake, recipe, sweep, params.promotion)
+    return sweep.key

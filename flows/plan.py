@@ -5,7 +5,9 @@ No Prefect, no torch: it takes seconds, whatever the size of the lake, because o
 
 from typing import Literal
 
-from evaluation.config import evaluate_key
+from evaluation.cells import cell_keys, cells_of
+from evaluation.champion import promotion_key, side_by_side
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
 from flows.profiles import Profile
 from infra.config import Config
 from infra.lake import Lake
@@ -13,7 +15,7 @@ from infra.settings import load_settings
 from preprocessing.manifest import IDENTITY, PLANNED, Manifest, read_manifest
 from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
-from training.runs import finetune_key, pretrain_key, run_exists
+from training.runs import finetune_key, pretrain_key, run_exists, seal_key
 
 
 class StageStatus(Config):
@@ -41,7 +43,7 @@ def plan(lake: Lake | None, profile: Profile) -> list[StageStatus]:
         UserError: a source cannot be listed or the lake cannot be read.
     """
     sources = [spec.make() for spec in profile.sources]
-    manifest = read_manifest(lake, profile.full_recipe, columns=(*IDENTITY, *PLANNED)) if lake else None
+    manifest = read_manifest(lake, profile.full_recipe, columns=(*IDENTITY, *PLANNED, "regions")) if lake else None
     if lake is None or manifest is None or not manifest.number:
         first = [_would_run(f"ingest {one.info.name}", _first_time(lake, one)) for one in sources]
         return [*first, *_unknown(profile, "there is no data yet")]
@@ -90,8 +92,21 @@ def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatu
     for config in profile.finetune_configs:
         controls[config.task] = finetune_key(manifest.fingerprint, config, base)
         stages.append(_run_status(lake, f"finetune {config.task}", controls[config.task]))
-    sweep = evaluate_key(manifest.fingerprint, profile.evaluate_config, base, controls)
-    return [*stages, _run_status(lake, "evaluate", sweep)]
+    judged = side_by_side(lake, Checkpoint(base=base, controls=controls))
+    sweep = _sweep_status(lake, manifest, profile.evaluate_config, judged)
+    return [*stages, sweep, _run_status(lake, "promote", promotion_key(sweep.key, profile.promotion))]
+
+
+def _sweep_status(
+    lake: Lake, manifest: Manifest, config: EvaluateConfig, checkpoints: tuple[Checkpoint, ...]
+) -> StageStatus:
+    status = _run_status(lake, "evaluate", evaluate_key(manifest.fingerprint, config, checkpoints))
+    if status.unchanged:
+        return status
+    keys = list(cell_keys(cells_of(config, checkpoints, manifest), config, manifest))
+    measured = set(lake.list("runs/cells"))
+    missing = sum(seal_key(key) not in measured for key in keys)
+    return status.replace(why=f"{missing} of {len(keys)} cells are not measured for this data and config")
 
 
 def _run_status(lake: Lake, stage: str, key: str) -> StageStatus:
@@ -102,7 +117,7 @@ def _run_status(lake: Lake, stage: str, key: str) -> StageStatus:
 
 def _unknown(profile: Profile, why: str) -> list[StageStatus]:
     tasks = [f"finetune {config.task}" for config in profile.finetune_configs]
-    return [_would_run(stage, why) for stage in ("pretrain", *tasks, "evaluate")]
+    return [_would_run(stage, why) for stage in ("pretrain", *tasks, "evaluate", "promote")]
 
 
 def _would_run(stage: str, why: str) -> StageStatus:

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from evaluation.config import EvaluateConfig
+from evaluation.promotion import PromotionConfig
 from flows.params import (
     EvaluateChoice,
     FinetuneChoice,
@@ -32,6 +33,7 @@ class Profile(StageParams):
         (FinetunePreset(task="superresolution"), FinetunePreset(task="lesion")), description="one ControlNet per entry"
     )
     evaluate: EvaluateChoice = Field("tiny", description="the sweep: a preset's name or a full config")
+    promotion: PromotionConfig = Field(PromotionConfig(), description="what makes a checkpoint the champion")
     regions: tuple[RegionName, ...] = Field(REGIONS, description="regions that must have held-out patients")
     min_validation: int = Field(3, ge=1, description="validation patients that every region must have")
     min_test: int = Field(5, ge=1, description="test patients that every region must have")

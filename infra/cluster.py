@@ -16,6 +16,7 @@ import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 
 from infra.errors import UserError
+from infra.settings import WORKER
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +47,7 @@ DASK_CONFIG = {
 
 
 class SingleThreaded(WorkerPlugin):
-    """Keeps a worker's libraries to one thread and its Zarr to a few requests."""
+    """Keeps a worker's libraries to one thread and its Zarr to a few requests, and says which one it is."""
 
     name = "meddiff-single-threaded"
 
@@ -55,6 +56,7 @@ class SingleThreaded(WorkerPlugin):
         from infra.lake import limit_zarr_concurrency
 
         os.environ.update(dict.fromkeys(LIBRARY_THREADS, "1"))
+        os.environ[WORKER] = str(worker.name)
         limit_zarr_concurrency()
         logging.getLogger("distributed").setLevel(logging.ERROR)
 

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 URL_SCHEMES = ("s3://", "file://")
+WORKER = "MEDDIFF_WORKER"  # set in the processes of a cluster: which of them it is; 0, 1, … on one machine
 
 
 class Settings(BaseSettings):

@@ -42,6 +42,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -115,6 +116,10 @@ class TrackedRun:
         known = fingerprint or url.rstrip("/").rsplit("/", 1)[-1]
         checkpoint = _Checkpoint(name, url, known, flatten(params or {}), step)
         self._put(f"model {name} ({url})", lambda client, run: _send_model(client, self, checkpoint, alias))
+
+    def log_model_input(self, fingerprint: str, name: str = MODEL) -> None:
+        """A registered checkpoint as an input of the run, one click away on its page; nothing if it is not there."""
+        self._put(f"input {name} {fingerprint}", lambda client, run: _send_model_input(client, run, name, fingerprint))
 
     def log_child(self, name: str, *, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """One finished child run: created, filled by one batch, ended."""
@@ -315,6 +320,14 @@ def _send_child(client: "MlflowClient", parent: TrackedRun, name: str, params: d
 def _version_of(client: "MlflowClient", model: str, fingerprint: str) -> int | None:
     found = client.search_model_versions(f"name = '{model}' and tags.`{FINGERPRINT_TAG}` = '{fingerprint}'")
     return max((int(version.version) for version in found), default=None)
+
+
+def _send_model_input(client: "MlflowClient", run_id: str, model: str, fingerprint: str) -> None:
+    from mlflow.entities import LoggedModelInput
+
+    if (version := _version_of(client, model, fingerprint)) is not None:
+        logged = client.get_model_version(model, str(version)).source
+        client.log_inputs(run_id, models=[LoggedModelInput(logged.removeprefix("models:/"))])
 
 
 def _send_model(client: "MlflowClient", run: TrackedRun, checkpoint: _Checkpoint, alias: str) -> None:

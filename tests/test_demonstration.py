@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evaluation.champion import read_champion
 from evaluation.config import TASKS
 from evaluation.results import finished_sweep
 from evaluation.verdict import kind
@@ -22,7 +23,7 @@ from training.runs import read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-STAGES = ["ingest phantom", "pretrain", "finetune superresolution", "finetune lesion", "evaluate"]
+STAGES = ["ingest phantom", "pretrain", "finetune superresolution", "finetune lesion", "evaluate", "promote"]
 LEAST_GAIN_DB = 4
 
 
@@ -152,7 +153,17 @@ def test_mlflow_has_each_training_with_curve_parameters_data_and_model(demonstra
     assert models == {"meddiff-fm", "meddiff-fm-superresolution", "meddiff-fm-lesion"}
 
 
-def test_mlflow_has_the_sweep_as_one_parent_with_a_child_per_task_and_setting(demonstration, runs):
+def test_the_first_checkpoint_is_the_champion_and_says_why(demonstration, runs):
+    client, _ = runs
+    champion = read_champion(demonstration.lake)
+    assert champion.checkpoint.base == demonstration.keys["pretrain"]
+    for name in ("meddiff-fm", "meddiff-fm-superresolution", "meddiff-fm-lesion"):
+        version = client.get_model_version_by_alias(name, "champion")
+        assert version.tags["meddiff.champion"] == champion.reason
+    assert champion.reason.startswith("there was no champion")
+
+
+def test_mlflow_has_the_sweep_as_one_parent_with_a_child_per_cell(demonstration, runs):
     client, found = runs
     (parent,) = [run for run in found["evaluate"] if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in found["evaluate"] if run != parent]

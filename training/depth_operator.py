@@ -7,21 +7,23 @@ any profile and at the volume's ends.
 Letters: B batch; Z thin slices, K thick ones; Y X in the plane.
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import optimize
 from torch import Tensor
 
 from infra.config import Config
 from training.config import Profile
 from training.restoration import DataStep
 
-WIDTHS, OFFSETS = (0.8, 1.0, 1.25), (-0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the factor
-GAUSSIAN_WIDTH = 0.8  # of the factor: 4 mm for slices of 5 mm (head-phantom-thick-thin)
+WIDTHS, OFFSETS = (0.3, 2.0), (-0.5, 0.5)  # of the factor: what calibration looks among
+SIMPLEX = ((1.0, 0.0), (0.8, 0.1), (1.0, -0.2))  # width and offset, of the factor: where it begins
+STEP = 0.05  # thin slices: what it tells apart
+GAUSSIAN_WIDTH = 0.88  # of the factor: 4.4 mm for slices of 5 mm (head-phantom-thick-thin)
 FWHM = 2.3548200450309493  # of a Gaussian of σ = 1
 ENDS = 1  # thick slices at either end that calibration does not look at
 
@@ -90,7 +92,8 @@ def profile_weights(centres: Sequence[float] | NDArray, depth: int, profile: Pro
 def calibrate(pairs: Iterable[tuple[NDArray, NDArray]], factor: int) -> DepthOperator:
     """The operator that brings thin slices (Z, Y, X) nearest to their thick ones (K, Y, X), over all pairs.
 
-    Searched over both profiles, three widths and eleven offsets. Of equals the block mean is taken.
+    Width and offset of either profile are sought by the simplex of Nelder and Mead and rounded to a twentieth of a
+    slice. Of equals the block mean is taken.
 
     Raises:
         ValueError: there is no pair, its depths do not fit the factor, or it has nothing between its ends.
@@ -98,12 +101,27 @@ def calibrate(pairs: Iterable[tuple[NDArray, NDArray]], factor: int) -> DepthOpe
     known = list(pairs)
     if not known:
         raise ValueError("no pair of thick and thin slices to calibrate on")
-    candidates = [
-        DepthOperator(factor=factor, profile=profile, width=width * factor, offset=offset * factor)
-        for profile, width, offset in itertools.product(("mean", "gaussian"), WIDTHS, OFFSETS)
-    ]
-    ordered = sorted(candidates, key=lambda one: one != DepthOperator.block(factor))
-    return min(ordered, key=lambda one: sum(misfit(one, *pair) for pair in known))
+
+    def total(operator: DepthOperator) -> float:
+        return sum(misfit(operator, *pair) for pair in known)
+
+    candidates = (DepthOperator.block(factor), _fitted("mean", factor, total), _fitted("gaussian", factor, total))
+    return min(candidates, key=total)
+
+
+def _fitted(profile: Profile, factor: int, total: Callable[[DepthOperator], float]) -> DepthOperator:
+    def operator(of_factor: NDArray, step: float = 0.0) -> DepthOperator:
+        width, offset = (float(round(v / step) * step if step else v) for v in of_factor * factor)
+        return DepthOperator(factor=factor, profile=profile, width=round(width, 6), offset=round(offset, 6) + 0.0)
+
+    found = optimize.minimize(
+        lambda of_factor: total(operator(of_factor)),
+        SIMPLEX[0],
+        method="Nelder-Mead",
+        bounds=(WIDTHS, OFFSETS),
+        options={"initial_simplex": SIMPLEX, "xatol": STEP / factor / 4, "fatol": np.inf},
+    )
+    return operator(found.x, STEP)
 
 
 def misfit(operator: DepthOperator, thin_ZYX: NDArray, thick_KYX: NDArray) -> float:

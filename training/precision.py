@@ -4,6 +4,7 @@ bf16 is used where the hardware computes it and replaced by fp32 where it is emu
 convolution takes two hundred times as long (measured). Parameters, schedule and loss are always float32.
 """
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
@@ -11,13 +12,18 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from infra.settings import WORKER
+
 Precision = Literal["bf16", "fp32"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def default_device() -> torch.device:
-    """A CUDA device where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A CUDA device where there is one, else the CPU; several workers of this machine take its devices in turn."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    worker = os.environ.get(WORKER, "")
+    return torch.device(f"cuda:{int(worker) % torch.cuda.device_count()}" if worker.isdecimal() else "cuda")
 
 
 def effective_precision(precision: Precision, device: torch.device) -> Precision:

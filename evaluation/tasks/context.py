@@ -72,6 +72,11 @@ class TaskContext:
     evaluations: int = 0
     _means: dict[RegionName, NDArray] = field(default_factory=dict, repr=False)
 
+    @property
+    def seed(self) -> int:
+        """The seed of this measurement: a cell has one."""
+        return self.config.seeds[0]
+
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule that the models were trained with."""
@@ -102,6 +107,8 @@ class TaskContext:
             UserError: the region has cases, but none in this split.
         """
         found = self.manifest.sealed(split=split, region=region)
+        if split == "test" and self.config.datasets:
+            found = found[found["source"].isin(self.config.datasets)]
         if found.empty and not self.manifest.sealed(region=region).empty:
             raise UserError(
                 f"region {region!r} has no {split!r} case, and the sweep needs one: ingest more patients of it, "
@@ -126,7 +133,7 @@ class TaskContext:
 
     def seed_for(self, *words: object) -> int:
         """A seed that depends on the sweep's seed and these words alone."""
-        text = "/".join(map(str, (self.config.seed, *words)))
+        text = "/".join(map(str, (self.seed, *words)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
     def generator(self, *words: object) -> torch.Generator:
@@ -167,7 +174,8 @@ class TaskContext:
 
     def unmeasured(self, task: TaskName, region: str, metric: str, unit: str, reason: str) -> list[Row]:
         """The row that says why a region or a task has no number."""
-        return self.set_rows(task, region, (), "", "ours", [missing(metric, unit, reason)])
+        own = self.config.regions[0] if len(self.config.regions) == 1 else ""
+        return self.set_rows(task, region or own, (), "", "ours", [missing(metric, unit, reason)])
 
     def _dataset(self, source: str) -> str:
         """The data set of a row; marked where duplicates of test cases were left in the training data."""
@@ -179,7 +187,7 @@ class TaskContext:
             "task": task,
             "setting": setting,
             "method": method,
-            "seed": self.config.seed,
+            "seed": self.seed,
             **measurement._asdict(),
         }
 

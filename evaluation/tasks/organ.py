@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from evaluation.config import ANOMALY_REGION
 from evaluation.tasks.context import TaskContext
 from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.anatomy import class_ids
 
-REGION = "abdomen"
+REGION = ANOMALY_REGION
 MIN_ORGAN_VOXELS = 200
 
 

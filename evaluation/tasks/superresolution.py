@@ -6,20 +6,21 @@ the plain mean, `ours-uncalibrated` takes the plain mean nevertheless. Network a
 anatomy is unknown. Interpolation, linear and by cubic B-splines, stands beside it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from evaluation import baselines
-from evaluation.metrics import image_quality
+from evaluation.metrics import Measurement, image_quality
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.crop import Crop, crop_body
 from infra.errors import UserError
 from preprocessing.regions import Window
 from training.config import Profile
-from training.depth_operator import DepthOperator, calibrate
+from training.depth_operator import DepthOperator, calibrate, misfit
 from training.objectives import upsample_depth
 from training.restoration import diffpir, noise_start
 from training.sampling import uniform_timesteps
@@ -46,8 +47,12 @@ def run(context: TaskContext) -> TaskResult:
     sharp = [crop.normalised() for crop in crops]
     rows, pictures = [], []
     for profile in config.profiles:
-        found = upsampled(context, crops, sharp, profile)
+        operators = data_operators(context, profile)
+        low = thick_slices(context, sharp, profile)
+        found = upsampled(context, crops, low, operators)
         setting = f"x{config.factor} {profile}"
+        for method, one in operators.items():
+            rows += _fit_rows(context, setting, method, one, crops, sharp, low)
         rows += [row for method, xs in found.items() for row in _rows(context, setting, method, crops, sharp, xs)]
         pictures += _pictures(crops, sharp, found, setting)
     if CONTROL not in context.controls:
@@ -55,23 +60,33 @@ def run(context: TaskContext) -> TaskResult:
     return TaskResult(rows, pictures)
 
 
+def thick_slices(context: TaskContext, sharp: Sequence[NDArray], profile: Profile) -> list[NDArray[np.float32]]:
+    """The low-resolution images (K, Y, X) on [-1, 1] that a profile makes."""
+    operator = DepthOperator.of(profile, context.config.superresolution.factor)
+    return to_arrays(operator.apply(to_tensor(sharp)))
+
+
+def data_operators(context: TaskContext, profile: Profile) -> dict[str, DepthOperator]:
+    """The operator of each method's data step: the calibrated one, and the plain mean where that is another."""
+    if CONTROL not in context.controls:
+        return {}
+    operator, block = calibrated(context, profile), DepthOperator.block(context.config.superresolution.factor)
+    return {"ours": operator} | ({"ours-uncalibrated": block} if operator != block else {})
+
+
 def upsampled(
-    context: TaskContext, crops: Sequence[Crop], sharp: Sequence[NDArray], profile: Profile
+    context: TaskContext,
+    crops: Sequence[Crop],
+    low: Sequence[NDArray],
+    operators: Mapping[str, DepthOperator],
 ) -> dict[str, list[NDArray]]:
-    """What every method makes of slices that a profile made thick."""
+    """What every method makes of thick slices."""
     factor = context.config.superresolution.factor
-    low = [y.numpy() for y in DepthOperator.of(profile, factor).apply(to_tensor(sharp))]
-    found = {
+    return {
         "linear": [baselines.upsample_depth(y, factor, 1) for y in low],
         "bspline": [np.clip(baselines.upsample_depth(y, factor, 3), -1, 1) for y in low],
         "label-mean": [baselines.paint(context.class_means(c.subject.region), c.labels()) for c in crops],
-    }
-    if CONTROL in context.controls:
-        operator, block = calibrated(context, profile), DepthOperator.block(factor)
-        found["ours"] = restore(context, crops, low, operator)
-        if operator != block:
-            found["ours-uncalibrated"] = restore(context, crops, low, block)
-    return found
+    } | {method: restore(context, crops, low, operator) for method, operator in operators.items()}
 
 
 def calibrated(context: TaskContext, profile: Profile) -> DepthOperator:
@@ -106,6 +121,24 @@ def restore(
         final_data_step=True,
     )
     return to_arrays(torch.clamp(restored, -1, 1))
+
+
+def _fit_rows(
+    context: TaskContext,
+    setting: str,
+    method: str,
+    operator: DepthOperator,
+    crops: Sequence[Crop],
+    sharp: Sequence[NDArray],
+    low: Sequence[NDArray],
+) -> list[Row]:
+    """`operator_error`: how far the operator of the data step is from what made a held-out case's slices thick."""
+    rows = []
+    for crop, reference, y in zip(crops, sharp, low, strict=True):
+        error = math.sqrt(misfit(operator, reference, y)) * crop.window.hu_per_unit
+        fit = Measurement("operator_error", "HU (RMS of thick slices)", error)
+        rows += context.rows(TASK, crop.subject, setting, method, [fit])
+    return rows
 
 
 def _rows(

@@ -1,7 +1,8 @@
 """What `meddiff bench NAME` measures: one module per benchmark, each against peers in one and the same run.
 
-A module has `TITLE` and `run(data, quick) -> rows`: `data` is the folder of real CTs, `quick` asks for sizes so small
-that only the working is proved. Rows are flat and have equal keys. A new benchmark is one file and one line here.
+A module has `TITLE` and `run(data, quick) -> rows`: `data` is the folder of real CTs, left out where `REAL_CTS` is off;
+`quick` asks for sizes so small that only the working is proved. Rows are flat and have equal keys. A new
+benchmark is one file and one line here.
 """
 
 BENCHMARKS = {
@@ -11,5 +12,6 @@ BENCHMARKS = {
     "finetune": "benchmarks.finetune",
     "sample": "benchmarks.sample",
     "store": "benchmarks.store",
+    "sweep": "benchmarks.sweep",
     "train": "benchmarks.train",
 }

@@ -37,6 +37,7 @@ from preprocessing.recipe import Recipe, demo, paper
 from preprocessing.resample import output_grid
 from preprocessing.sources.folder import FolderSource
 
+REAL_CTS = True
 TITLE = "convert: seconds a case to 1 mm, two workers of one thread; ratio = that side's seconds over ours"
 ROUNDS = {"chest-full": 3, "lung-lesion": 2, "abdomen-dicom": 2}
 TALL = "chest 512x512x600"

@@ -28,6 +28,7 @@ from preprocessing.duplicates.candidates import Arrangement, candidate_pairs
 from preprocessing.duplicates.same_scan import SAME_AGREEMENT, agreement
 from preprocessing.duplicates.signature import signature
 
+REAL_CTS = True
 TITLE = "duplicates: pairs that are one scan and pairs that are not, and how many are joined, by half of the scans"
 MARGIN = 0.05  # of agreement, above all pairs of a half that are not one scan: what a choice on that half leaves
 NO_CANDIDATE = -1.0

@@ -18,6 +18,7 @@ from training.config import FinetuneConfig, FinetuneTask, PretrainConfig, TrainC
 from training.launch import finetune, pretrain
 from training.runs import TrainedRun
 
+REAL_CTS = False
 TITLE = "finetune: L1 of ε on fixed samples of held-out phantoms; mean over seeds, and paired difference to fine-tuned"
 SEEDS = (0, 1, 2)
 TASKS: tuple[FinetuneTask, ...] = ("superresolution", "lesion")
@@ -25,7 +26,7 @@ PRETRAIN_STEPS, FINETUNE_STEPS = 200, 60
 LEARNING = TRAIN.replace(ema_decay=0.98, validation_samples=96)
 
 
-def run(data: object, quick: bool = False) -> list[dict]:
+def run(quick: bool = False) -> list[dict]:
     """A row per task and arm."""
     pretrain_steps, finetune_steps, seeds = (2, 2, SEEDS[:2]) if quick else (PRETRAIN_STEPS, FINETUNE_STEPS, SEEDS)
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:

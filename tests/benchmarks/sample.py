@@ -34,17 +34,20 @@ from training.restoration import diffpir, identity_step, noise_start, posterior_
 from training.sampling import SAMPLERS, draw_noise, uniform_timesteps
 from training.sliding_windows import NoisePredictor
 
+REAL_CTS = False
 TITLE = "sample: network evaluations and seconds against the naive way (1000 steps, one window a call, none skipped)"
 PATCH, FIELD, QUICK_WHOLE = MODEL.patch, (24, 24, 24), (24, 24, 32)
 SIGMA, START, NAIVE_STEPS, TIMED_STEPS, REPEATS = 0.15, 990, 1000, 20, 3
 NETWORK = MODEL.replace(attention=(False, False))
 ITERATIONS = 600
-OURS: dict[str, tuple[SamplerName, int]] = {
-    "dpm-solver++ 10": ("dpm-solver++", 10),
-    "dpm-solver++ 20": ("dpm-solver++", 20),
-    "ddim 20": ("ddim", 20),
-    "ddim 50": ("ddim", 50),
-}
+OURS: tuple[tuple[SamplerName, int, float], ...] = (  # sampler, steps, guidance
+    ("dpm-solver++", 10, 1.0),
+    ("dpm-solver++", 20, 1.0),
+    ("dpm-solver++", 10, 2.0),
+    ("dpm-solver++", 20, 2.0),
+    ("ddim", 20, 1.0),
+    ("ddim", 50, 1.0),
+)
 TISSUES_HU = {"lung": (-950, -400), "fat": (-200, -30), "soft": (-30, 150), "bone": (150, 3000)}
 LEAST_VOXELS = 50
 WINDOWS_AT_ONCE = 8
@@ -63,14 +66,21 @@ class Field:
         """Its size."""
         return self.x.size / 1e6
 
-    def predictor(self, network: torch.nn.Module, task: str, *, naive: bool) -> NoisePredictor:
+    def predictor(self, network: torch.nn.Module, task: str, *, naive: bool, guidance: float = 1.0) -> NoisePredictor:
         """Noise estimates as either side asks for them."""
         known = self.crop.labelled_scene(self.crop.labels()) if task == "synthesis" else self.crop.blind_scene()
         if naive:
             return NoisePredictor(network, [known], PATCH, max_batch=1)
         body, outside = torch.as_tensor(self.crop.labels() > 0), torch.as_tensor(self.noisy)
         scene = replace(known, body_ZYX=body, outside_ZYX=outside)
-        return NoisePredictor(network, [scene], PATCH, max_batch=WINDOWS_AT_ONCE, schedule=Schedule(MODEL.timesteps))
+        return NoisePredictor(
+            network,
+            [scene],
+            PATCH,
+            max_batch=WINDOWS_AT_ONCE,
+            guidance=guidance,
+            schedule=Schedule(MODEL.timesteps),
+        )
 
     def quality(self, task: str, x: NDArray) -> float:
         """PSNR in dB within the body where the image does not saturate, or the Dice of tissues."""
@@ -93,6 +103,7 @@ class Side:
     method: str
     steps: int
     draw: Callable[[NoisePredictor, Field, int, int], torch.Tensor]
+    guidance: float = 1.0
 
     @property
     def naive(self) -> bool:
@@ -100,7 +111,7 @@ class Side:
         return self.method == "naive"
 
 
-def run(data: object, quick: bool = False) -> list[dict]:
+def run(quick: bool = False) -> list[dict]:
     """A row per task, field and way of doing it; on whole regions the naive one is extrapolated from 20 steps."""
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as folder:
         lake = phantom_lake(folder)
@@ -176,8 +187,9 @@ def all_sides(naive_steps: int) -> Iterator[Side]:
     yield Side("denoising", "naive", naive_steps, diffpir_from_noise)
     yield Side("denoising", "mean", 1, mean_estimate)
     yield Side("synthesis", "naive", naive_steps, drawing("ddpm", every))
-    for method, (sampler, steps) in OURS.items():
-        yield Side("synthesis", method, steps, drawing(sampler, uniform_timesteps(START, steps)))
+    for sampler, steps, guidance in OURS:
+        method = sampler if guidance == 1 else f"{sampler}, guidance {guidance:g}"
+        yield Side("synthesis", method, steps, drawing(sampler, uniform_timesteps(START, steps)), guidance)
 
 
 def measured(network: torch.nn.Module, side: Side, fields: list[Field], repeats: int) -> dict:
@@ -186,7 +198,7 @@ def measured(network: torch.nn.Module, side: Side, fields: list[Field], repeats:
     for field in fields:
         runs = []
         for seed in range(repeats):
-            predict = field.predictor(network, side.task, naive=side.naive)
+            predict = field.predictor(network, side.task, naive=side.naive, guidance=side.guidance)
             taken, x = timed(lambda p=predict, f=field, s=seed: side.draw(p, f, side.steps, s))
             runs.append(taken)
             quality.append(field.quality(side.task, x[0].numpy()))
@@ -197,7 +209,7 @@ def measured(network: torch.nn.Module, side: Side, fields: list[Field], repeats:
 def timed_only(network: torch.nn.Module, side: Side, fields: list[Field]) -> dict:
     """The time of a whole field; of the naive side from the first steps."""
     steps, (field,) = min(side.steps, TIMED_STEPS) if side.naive else side.steps, fields
-    predict = field.predictor(network, side.task, naive=side.naive)
+    predict = field.predictor(network, side.task, naive=side.naive, guidance=side.guidance)
     taken, _ = timed(lambda: side.draw(predict, field, steps, 0))
     share = side.steps / steps
     note = f"extrapolated from {steps} steps" if share > 1 else ""

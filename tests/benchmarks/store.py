@@ -29,6 +29,7 @@ from preprocessing.recipe import paper
 from preprocessing.shards import CODECS as STORED
 from preprocessing.shards import Codec
 
+REAL_CTS = True
 TITLE = "store: one chest CT as int16 at 1 mm; crops in ms, requests and MB per largest crop from a bucket"
 CODECS = {
     **STORED,

@@ -22,6 +22,7 @@ from preprocessing import recipe as recipes
 from training.config import ModelConfig, paper
 from training.precision import Precision, effective_precision, place
 
+REAL_CTS = True
 TITLE = "train: ms a sample or a step; over_ours = that side's time over ours in the same run"
 CPU = torch.device("cpu")
 SIDES = ("ours", "MONAI one-hot", "MONAI embedded")

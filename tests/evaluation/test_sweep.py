@@ -10,13 +10,15 @@ import torch
 from report_example import Panel, Picture
 from torch import nn
 
-from evaluation import sweep
-from evaluation.config import EvaluateConfig
+from evaluation import measure, sweep
+from evaluation.cells import read_cell_seal
+from evaluation.config import Checkpoint, EvaluateConfig
 from evaluation.publish import metric_name, metric_values
 from evaluation.results import finished_sweep, read_seal
 from evaluation.sweep import evaluate
 from evaluation.table import aggregate, from_parquet, validate
 from evaluation.tasks.context import TaskResult
+from evaluation.verdict import kind
 from infra.errors import UserError
 from infra.lake import open_lake
 from infra.settings import Settings
@@ -28,14 +30,15 @@ from training.runs import TrainedRun
 
 BASE = f"runs/pretrain/{'b' * 32}"
 CONTROLS = {"lesion": f"runs/finetune/{'c' * 32}"}
-CONFIG = EvaluateConfig(preset="tiny", tasks=("denoising", "anomaly"))
+CHECKPOINT = Checkpoint(base=BASE, controls=CONTROLS)
+CONFIG = EvaluateConfig(preset="tiny", tasks=("denoising", "anomaly"), regions=("abdomen",))
 
 
 @pytest.fixture
 def lake(tmp_path):
     lake = open_lake(str(tmp_path / "lake"))
     rows = [
-        ManifestRow(source="phantom", case=f"c{i}", patient=f"p{i}", status="sealed", seal=f"{i}", regions=("chest",))
+        ManifestRow(source="phantom", case=f"c{i}", patient=f"p{i}", status="sealed", seal=f"{i}", regions=("abdomen",))
         for i in range(12)
     ]
     commit(lake, demo(), {"phantom": rows})
@@ -56,13 +59,20 @@ def _models(monkeypatch):
 
     history = ({"step": 10.0, "loss": 0.9}, {"step": 20.0, "loss": 0.5})
     trained = TrainedRun(stage="pretrain", fingerprint="b" * 32, key=BASE, history=history)
-    monkeypatch.setattr(sweep, "load_network", load)
+    monkeypatch.setattr(measure, "load_network", load)
     monkeypatch.setattr(sweep, "finished_run", lambda lake, key: trained)
 
 
 def fake_task(name, context):
     """Two patients, two methods; each task draws one picture and evaluates the network twice."""
-    row = {"checkpoint": context.checkpoint, "task": name, "dataset": "phantom", "region": "chest", "metric": "psnr"}
+    row = {
+        "checkpoint": context.checkpoint,
+        "task": name,
+        "dataset": "phantom",
+        "region": "abdomen",
+        "metric": "psnr",
+        "seed": context.seed,
+    }
     row |= {"unit": "dB (range 1800 HU, against noise_free)"}
     rows = [
         {**row, "setting": setting, "method": method, "case": patient, "patient": patient, "value": value}
@@ -76,8 +86,8 @@ def fake_task(name, context):
     return TaskResult(rows, [Picture(f"{name} p1", [Panel("noisy", hu, WINDOWS["chest"])])])
 
 
-def run(lake, settings=None, task=fake_task, controls=CONTROLS, config=CONFIG, **more):
-    return evaluate(lake, demo(), config, BASE, controls, settings=settings, run=task, **{"track": False, **more})
+def run(lake, settings=None, task=fake_task, checkpoints=(CHECKPOINT,), config=CONFIG, **more):
+    return evaluate(lake, demo(), config, checkpoints, settings=settings, run=task, **{"track": False, **more})
 
 
 def test_a_sweep_writes_table_pictures_report_and_its_seal_last(lake, monkeypatch):
@@ -85,7 +95,11 @@ def test_a_sweep_writes_table_pictures_report_and_its_seal_last(lake, monkeypatc
     write = type(lake).write
     monkeypatch.setattr(type(lake), "write", lambda self, key, data: (written.append(key), write(self, key, data))[1])
     done = run(lake)
-    assert [key.removeprefix(f"{done.key}/") for key in written] == [
+    cells = read_seal(lake, done.key).cells
+    assert written[:6] == [
+        f"{cell}/{name}" for cell in cells for name in ("rows.parquet", "pictures/00.npz", "seal.json")
+    ]
+    assert [key.removeprefix(f"{done.key}/") for key in written[6:]] == [
         "table.parquet",
         "pictures/denoising-00.png",
         "pictures/anomaly-00.png",
@@ -112,9 +126,10 @@ def test_another_config_model_or_manifest_is_another_sweep(lake, change):
     first = run(lake)
     if change == "data":
         commit(lake, demo(), {"more": [ManifestRow(source="more", case="x", patient="x", status="sealed", seal="s")]})
-    config = CONFIG.replace(seed=1) if change == "config" else CONFIG
+    config = CONFIG.replace(seeds=(1,)) if change == "config" else CONFIG
     controls = {} if change == "controls" else CONTROLS
-    assert run(lake, config=config, controls=controls).key != first.key
+    checkpoints = (Checkpoint(base=BASE, controls=controls),)
+    assert run(lake, config=config, checkpoints=checkpoints).key != first.key
 
 
 def test_a_task_that_cannot_be_measured_is_a_row_with_its_reason_and_the_rest_completes(lake):
@@ -139,7 +154,7 @@ def test_a_task_that_breaks_leaves_the_sweep_unsealed_so_that_it_is_tried_again(
 
     broken = run(lake, task=task)
     assert "RuntimeError: out of memory" in set(broken.table["reason"]).pop() + "".join(broken.table["reason"])
-    assert "not sealed, because anomaly failed" in caplog.text
+    assert "not sealed, because anomaly abdomen failed" in caplog.text
     assert finished_sweep(lake, broken.key) is None
     repeated = run(lake)
     assert (repeated.key, repeated.unchanged) == (broken.key, False)
@@ -156,32 +171,133 @@ def test_nothing_measured_at_all_ends_with_the_reasons(lake):
     def task(name, context):
         raise UserError(f"{name}: no case")
 
-    with pytest.raises(UserError, match=r"no task could be measured: denoising: no case; anomaly: no case"):
+    with pytest.raises(UserError, match=r"nothing could be measured: denoising: no case; anomaly: no case"):
         run(lake, task=task)
 
 
 def test_no_test_case_is_an_error_before_any_model_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "load_network", lambda lake, key: pytest.fail("loaded"))
+    monkeypatch.setattr(measure, "load_network", lambda lake, key: pytest.fail("loaded"))
     with pytest.raises(UserError, match="no test case of recipe 'demo'"):
         run(open_lake(str(tmp_path / "empty")))
 
 
-def test_a_controlnet_that_cannot_be_loaded_is_left_out_with_a_warning(lake, caplog):
-    seen = []
-    run(
-        lake,
-        controls={"lesion": "runs/finetune/gone"},
-        task=lambda n, c: (seen.append(dict(c.controls)), fake_task(n, c))[1],
-    )
-    assert seen == [{}, {}]
-    assert "ControlNet for lesion is left out: the checkpoint gone is damaged" in caplog.text
+@pytest.mark.parametrize("lost", ["base", "control"])
+def test_a_checkpoint_that_cannot_be_loaded_is_named_and_the_others_are_measured(lake, lost):
+    gone = "runs/finetune/gone"
+    bad = Checkpoint(base=gone) if lost == "base" else Checkpoint(base=BASE, controls={"lesion": gone})
+    config = CONFIG.replace(tasks=("denoising", "lesion-generation"))
+    done = run(lake, checkpoints=(CHECKPOINT, bad), config=config)
+    reasons = set(done.table.loc[done.table["value"].isna(), "reason"])
+    assert len(reasons) == 1
+    assert "the checkpoint gone is damaged" in reasons.pop()
+    assert done.table.loc[done.table["checkpoint"] == CHECKPOINT.name, "value"].notna().any()
+    assert finished_sweep(lake, done.key) is None
+
+
+def measured_by(lake, **more):
+    """Which cells a sweep measures: pairs of task and regions, with its result."""
+    asked = []
+
+    def task(name, context):
+        asked.append((name, *context.config.regions, context.seed, context.checkpoint[0]))
+        return fake_task(name, context)
+
+    return asked, run(lake, task=task, **more)
+
+
+def test_a_larger_sweep_measures_only_what_no_sweep_has_measured(lake):
+    run(lake)
+    more = CONFIG.replace(tasks=("denoising", "anomaly", "synthesis"), seeds=(0, 1), workers=1, preset="another")
+    asked, done = measured_by(lake, config=more)
+    assert asked == [("denoising", "abdomen", 1, "b"), ("anomaly", "abdomen", 1, "b")] + [
+        ("synthesis", "abdomen", seed, "b") for seed in (0, 1)
+    ]
+    assert len(read_seal(lake, done.key).cells) == 6
+    assert set(done.table["seed"]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "measured"),
+    [
+        ({"denoising": CONFIG.denoising.replace(lam=3.0)}, {"denoising"}),
+        ({"overlap": 0.25}, {"denoising", "anomaly"}),
+        ({"datasets": ("phantom",)}, {"denoising", "anomaly"}),
+    ],
+)
+def test_a_changed_setting_measures_the_tasks_that_it_is_of(lake, change, measured):
+    run(lake)
+    asked, _ = measured_by(lake, config=CONFIG.replace(**change))
+    assert {name for name, *_ in asked} == measured
+
+
+def test_another_controlnet_measures_the_tasks_that_use_it(lake):
+    config = CONFIG.replace(tasks=("denoising", "superresolution", "lesion-generation", "lesion-inpainting"))
+    run(lake, config=config)
+    other = Checkpoint(base=BASE, controls={"lesion": "runs/finetune/other"})
+    asked, _ = measured_by(lake, config=config, checkpoints=(other,))
+    assert [name for name, *_ in asked] == ["lesion-generation", "lesion-inpainting"]
+
+
+def test_new_cases_of_a_region_measure_that_region_only(lake):
+    config = CONFIG.replace(tasks=("denoising",), regions=("chest", "abdomen"))
+    _add_case(lake, "chest")
+    run(lake, config=config)
+    _add_case(lake, "chest", "more")
+    asked, done = measured_by(lake, config=config)
+    assert asked == [("denoising", "chest", 0, "b")]
+    assert not done.unchanged
+
+
+def _add_case(lake, region, source="first"):
+    row = ManifestRow(source=source, case="x", patient="x", status="sealed", seal="s", regions=(region,))
+    commit(lake, demo(), {source: [row]})
+
+
+def test_a_sweep_that_was_stopped_goes_on_with_the_first_cell_that_is_not_measured(lake):
+    def task(name, context):
+        if name == "anomaly":
+            raise KeyboardInterrupt
+        return fake_task(name, context)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lake, task=task)
+    asked, done = measured_by(lake)
+    assert [name for name, *_ in asked] == ["anomaly"]
+    assert done.table.equals(run(lake).table)
+
+
+def test_a_damaged_cell_is_named_and_the_others_are_shown(lake):
+    done = run(lake)
+    cell = next(key for key in read_seal(lake, done.key).cells if read_cell_seal(lake, key).cell.task == "anomaly")
+    lake.write(f"{cell}/rows.parquet", lake.read(f"{cell}/rows.parquet")[:-1] + b"x")
+    lake.delete(f"{done.key}/seal.json")
+    again = run(lake)
+    (row,) = again.table[again.table["task"] == "anomaly"].to_dict("records")
+    assert "are not those that were sealed" in row["reason"]
+    assert finished_sweep(lake, done.key) is None
+
+
+def test_checkpoints_stand_side_by_side_and_what_does_not_depend_on_them_stands_once(lake):
+    def task(name, context):
+        rows = fake_task(name, context).rows
+        other = context.checkpoint != CHECKPOINT.name
+        return TaskResult([row | {"value": row["value"] + other * row["method"].startswith("ours")} for row in rows])
+
+    other = Checkpoint(base=f"runs/pretrain/{'d' * 32}")
+    done = run(lake, task=task, checkpoints=(CHECKPOINT, other), config=CONFIG.replace(tasks=("denoising",)))
+    assert set(done.table["checkpoint"]) == {CHECKPOINT.name, other.name}
+    assert set(done.table["method"]) == {"ours-mean", "tv"}
+    means = done.aggregated[done.aggregated["setting"] == "sigma=0.05"].set_index("method")["mean"].to_dict()
+    assert means == {"ours-mean@bbbbbbbb": 31, "ours-mean@dddddddd": 32, "tv": 29}
+    assert kind("ours-mean@bbbbbbbb") == "ours"
+    assert read_seal(lake, done.key).checkpoints == (CHECKPOINT, other)
 
 
 def test_progress_names_the_task_and_its_network_evaluations(lake):
     log = []
     run(lake, on_log=lambda done, total, note: log.append((done, total, note)))
-    assert log[0] == (0, 2, "denoising")
-    assert (0, 2, "denoising, 2 network evaluations") in log
+    assert log[0] == (0, 2, "denoising abdomen")
+    assert (0, 2, "denoising abdomen, 2 network evaluations") in log
     assert log[-1] == (2, 2, "report")
 
 
@@ -195,7 +311,7 @@ def test_equal_sweeps_are_equal_to_the_bit_however_many_threads_the_process_used
     """As after an ingest or a training in the same process, which leave other thread counts behind."""
     torch.manual_seed(0)
     network = nn.Conv3d(48, 16, 3, padding=1).requires_grad_(False)
-    monkeypatch.setattr(sweep, "load_network", lambda lake, key: (network, tiny().model, {}))
+    monkeypatch.setattr(measure, "load_network", lambda lake, key: (network, tiny().model, {}))
     noise = torch.randn(2, 48, 16, 16, 16)
     used = []
 
@@ -229,7 +345,7 @@ def test_a_newer_or_damaged_seal_is_refused_by_name(lake):
         read_seal(lake, "runs/evaluate/none")
 
 
-def test_mlflow_has_one_parent_with_everything_and_a_child_per_task_and_setting(lake, settings):
+def test_mlflow_has_one_parent_with_everything_and_a_child_per_cell(lake, settings):
     done = run(lake, settings, track=True)
     run(lake, settings, track=True)
     from mlflow import MlflowClient
@@ -240,15 +356,17 @@ def test_mlflow_has_one_parent_with_everything_and_a_child_per_task_and_setting(
     (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert sorted(child.info.run_name for child in children) == [
-        "anomaly sigma=0.05",
-        "anomaly sigma=0.15",
-        "denoising sigma=0.05",
-        "denoising sigma=0.15",
+        "anomaly abdomen",
+        "denoising abdomen",
     ]
     seal = read_seal(lake, done.key)
     assert {child.data.params["data_fingerprint"] for child in children} == {seal.manifest}
     assert {child.data.params["base"] for child in children} == {BASE}
-    assert children[0].data.metrics == {"psnr/vs noise_free/chest/ours-mean": 31, "psnr/vs noise_free/chest/tv": 29}
+    assert children[0].data.metrics == {
+        f"sigma-{sigma}/psnr/vs noise_free/abdomen/{method}": value
+        for sigma in (0.05, 0.15)
+        for method, value in (("ours-mean", 31), ("tv", 29))
+    }
     assert parent.inputs.dataset_inputs[0].dataset.digest == seal.manifest
     assert parent.data.params["denoising.restore_sigma"] == "0.15"
     files = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from task_worlds import LIVER, make_context, small_config, store_case, value, volume
 
-from evaluation.config import TASKS, EvaluateConfig, evaluate_key, paper, tiny
+from evaluation.config import TASKS, Checkpoint, EvaluateConfig, evaluate_key, paper, tiny
 from evaluation.metrics import distance_hu
 from evaluation.tasks import run_task
 from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
@@ -223,12 +223,19 @@ def test_superresolution_gives_the_network_the_interpolated_image_as_control(sto
     means = control.unflatten(2, (4, 2)).mean(3)
     assert torch.isfinite(means).all()
     assert value(rows, method="ours", metric="psnr") > 10
+    ours, uncalibrated = (
+        value(rows, method=method, metric="operator_error", setting="x2 gaussian")
+        for method in ("ours", "ours-uncalibrated")
+    )
+    assert ours < 0.1 * uncalibrated
 
 
 @pytest.mark.parametrize("profile", ["mean", "gaussian"])
 def test_the_operator_of_superresolution_is_chosen_on_training_cases(stored, profile):
     trained = make_context(stored, rows=[row for row in stored[1] if row.split == "train"])
-    assert calibrated(trained, profile) == DepthOperator.of(profile, 2)
+    found, true = calibrated(trained, profile), DepthOperator.of(profile, 2)
+    assert (found.profile, found.offset) == (true.profile, true.offset)
+    assert found.width == pytest.approx(true.width, abs=0.03)
 
 
 def test_superresolution_refuses_a_field_that_the_factor_does_not_divide(stored):
@@ -383,12 +390,15 @@ def test_a_sweep_measured_twice_gives_the_same_numbers(stored):
 
 def test_presets_have_different_fingerprints_and_keys_follow_data_config_and_models():
     assert tiny().fingerprint != paper().fingerprint
+    plain, fine = Checkpoint(base="b"), Checkpoint(base="b", controls={"lesion": "c"})
     keys = {
-        evaluate_key("m", tiny(), "b", {"lesion": "c"}),
-        evaluate_key("n", tiny(), "b", {"lesion": "c"}),
-        evaluate_key("m", tiny().replace(seed=1), "b", {"lesion": "c"}),
-        evaluate_key("m", tiny(), "b", {}),
-        evaluate_key("m", tiny(), "d", {"lesion": "c"}),
+        evaluate_key("m", tiny(), [fine]),
+        evaluate_key("n", tiny(), [fine]),
+        evaluate_key("m", tiny().replace(seeds=(1,)), [fine]),
+        evaluate_key("m", tiny(), [plain]),
+        evaluate_key("m", tiny(), [Checkpoint(base="d", controls={"lesion": "c"})]),
+        evaluate_key("m", tiny(), [plain, fine]),
     }
-    assert len(keys) == 5
-    assert evaluate_key("m", EvaluateConfig.model_validate(tiny().model_dump()), "b", {}) in keys
+    assert len(keys) == 6
+    assert evaluate_key("m", EvaluateConfig.model_validate(tiny().model_dump()), [plain]) in keys
+    assert evaluate_key("m", tiny().replace(workers=2), [plain]) in keys

@@ -132,6 +132,7 @@ def test_every_verb_explains_itself(capsys):
         "pretrain",
         "finetune",
         "evaluate",
+        "promote",
         "plan",
         "diff",
         "compare",
@@ -164,7 +165,14 @@ def test_plan_json_names_every_stage(ingested, capsys):
         "finetune superresolution",
         "finetune lesion",
         "evaluate",
+        "promote",
     ]
+
+
+def test_a_sweep_that_is_not_there_promotes_nobody(ingested, capsys):
+    code, out, err = call(capsys, "promote", "0" * 32, "--recipe", "demo", "--lake", ingested.url)
+    assert (code, out) == (1, "")
+    assert f"runs/evaluate/{'0' * 32} is no finished sweep" in err.replace("\n", " ").replace("  ", " ")
 
 
 def test_plan_of_a_lake_that_is_not_there_makes_none(tmp_path, capsys):

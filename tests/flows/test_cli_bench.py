@@ -59,14 +59,14 @@ def test_sample_measures_both_sides_and_says_what_is_extrapolated(real_data, cap
     code, out, _ = _call(capsys, "sample", "--data", real_data, "--quick", "--json")
     rows = json.loads(out)
     assert code == 0
-    of = {(row["task"], row["voxels"], row["method"]): row for row in rows}
-    assert len(of) == len(rows) == 2 * (2 + 5)
-    for (task, voxels, method), row in of.items():
-        naive = of[task, voxels, "naive"]
+    of = {(row["task"], row["voxels"], row["method"], row["steps"]): row for row in rows}
+    assert len(of) == len(rows) == 2 * (2 + 7)
+    for (task, voxels, method, _), row in of.items():
+        naive = of[task, voxels, "naive", 10]
         assert row["x_faster"] == pytest.approx(naive["s"] / row["s"])
         assert method == "naive" or row["evaluations"] < naive["evaluations"]
         assert (row["quality"] is not None) == (voxels == "24 x 24 x 24")
-    assert of["denoising", "24 x 24 x 24", "mean"]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
+    assert of["denoising", "24 x 24 x 24", "mean", 1]["quality"] == pytest.approx(22.5, abs=0.5)  # untrained: as noisy
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_convert_measures_every_side_in_turn_and_says_where_our_time_goes(real_d
 
 def test_rows_become_a_table_with_the_ratios(real_data, capsys, monkeypatch):
     rows = [{"format": "a", "ms": 2.0, "requests": None}, {"format": "b", "ms": 30.5, "requests": 4}]
-    module = type("Made", (), {"TITLE": "made: times", "run": staticmethod(lambda data, quick: rows)})
+    module = type("Made", (), {"TITLE": "made: times", "REAL_CTS": True, "run": staticmethod(lambda data, quick: rows)})
     monkeypatch.setattr(cli_bench, "_benchmark", lambda name: module)
     code, out, err = _call(capsys, "made", "--data", real_data)
     assert code == 0
@@ -121,7 +121,7 @@ def test_rows_become_a_table_with_the_ratios(real_data, capsys, monkeypatch):
     [
         (["nonsense"], 2, "unknown benchmark 'nonsense'; known: "),
         (["store", "--data", "/nowhere"], 1, "/nowhere is not there: name it with --data DIR"),
-        (["store"], 1, "no folder of CTs is not there"),
+        (["store"], 1, "no folder of CTs is given: name it"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(arguments, code, sentence, capsys, monkeypatch):
@@ -150,3 +150,16 @@ def test_a_missing_peer_names_the_extra(capsys, monkeypatch):
     assert code == 1
     assert "tensorstore is not installed: " in err
     assert "'.[bench]'" in err
+
+
+@pytest.mark.slow
+def test_sweep_measures_the_lake_and_mlflow_on_sqlite_and_on_postgres(capfd):
+    code, out, _ = _call(capfd, "sweep", "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["where"] for row in rows] == [
+        "lake: measured", "lake: measured before", "MLflow on SQLite", "MLflow on Postgres"
+    ]  # fmt: skip
+    assert all(row["cells"] == 6 and row["ms_a_cell"] > 0 for row in rows)
+    assert rows[1]["s"] < rows[0]["s"]
+    assert [row["parent_opens_ms"] is None for row in rows] == [True, True, False, False]

@@ -18,6 +18,9 @@ from prefect.testing.utilities import prefect_test_harness
 import flows.artifacts
 import flows.evaluate
 import flows.ingest
+import flows.promote
+from evaluation.champion import Decision
+from evaluation.config import Checkpoint
 from evaluation.results import EvaluationRun
 from flows import cli
 from flows.finetune import finetune
@@ -96,8 +99,8 @@ def stages(monkeypatch, lake):
         key = finetune_key(read_manifest(place, rules).fingerprint, config, base.key)
         return run(place, key, f"finetune {config.task}", base.key, on_log)
 
-    def fake_evaluate(place, rules, config, base, controls, *, on_log):
-        calls.append(("evaluate", base, sorted(controls)))
+    def fake_evaluate(place, rules, config, checkpoints, *, on_log):
+        calls.append(("evaluate", checkpoints[0].base, sorted(checkpoints[0].controls)))
         on_log(6, 6, "report")
         return EvaluationRun("runs/evaluate/x", "x", pd.DataFrame({"value": [1.0]}))
 
@@ -106,6 +109,14 @@ def stages(monkeypatch, lake):
     monkeypatch.setitem(sys.modules, "training.launch", launch)
     monkeypatch.setitem(sys.modules, "evaluation.sweep", types.SimpleNamespace(evaluate=fake_evaluate))
     monkeypatch.setattr(flows.evaluate, "finished_sweep", lambda place, key: None)
+
+    def fake_promote(place, rules, sweep_key, config, settings):
+        calls.append(("promote", sweep_key, config))
+        judged = Checkpoint(base="runs/pretrain/x")
+        return Decision(run="p", sweep=sweep_key, candidate=judged, promoted=True, reason="there was no champion")
+
+    monkeypatch.setattr(flows.promote, "finished_sweep", lambda place, key: object())
+    monkeypatch.setattr(flows.promote, "promote_candidate", fake_promote)
     return calls
 
 
@@ -282,9 +293,10 @@ def test_the_pipeline_calls_every_stage_once_in_order(lake, stages, events):
     profile = demo(lake.url)
     key = pipeline(profile)
     assert [call[0] for call in stages] == [
-        "ingest", "pretrain", "finetune superresolution", "finetune lesion", "evaluate",
+        "ingest", "pretrain", "finetune superresolution", "finetune lesion", "evaluate", "promote",
     ]  # fmt: skip
-    assert stages[-1] == ("evaluate", stages[1][1], ["lesion", "superresolution"])
+    assert stages[-1] == ("promote", "runs/evaluate/x", profile.promotion)
+    assert stages[-2] == ("evaluate", stages[1][1], ["lesion", "superresolution"])
     assert key == "runs/evaluate/x"
 
 

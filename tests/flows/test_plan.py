@@ -5,7 +5,9 @@ import json
 import pytest
 from flow_samples import PATIENTS, phantom_rows
 
-from evaluation.config import evaluate_key
+from evaluation.cells import cell_keys, cells_of
+from evaluation.champion import promotion_key
+from evaluation.config import Checkpoint, evaluate_key
 from flows.params import SourceSpec
 from flows.plan import plan
 from flows.profiles import demo
@@ -26,7 +28,9 @@ def _seal_all(lake, profile):
     fingerprint = read_manifest(lake, recipe.demo()).fingerprint
     base = pretrain_key(fingerprint, profile.pretrain_config)
     controls = {c.task: finetune_key(fingerprint, c, base) for c in profile.finetune_configs}
-    keys = [base, *controls.values(), evaluate_key(fingerprint, profile.evaluate_config, base, controls)]
+    judged = Checkpoint(base=base, controls=controls)
+    sweep = evaluate_key(fingerprint, profile.evaluate_config, (judged,))
+    keys = [base, *controls.values(), sweep, promotion_key(sweep, profile.promotion)]
     for key in keys:
         lake.write(seal_key(key), json.dumps({"format": 1}).encode())
     return keys
@@ -47,6 +51,7 @@ def test_after_the_ingest_the_models_would_run_and_their_places_are_known(ingest
         "finetune superresolution": "would run",
         "finetune lesion": "would run",
         "evaluate": "would run",
+        "promote": "would run",
     }
     assert all(stage.key.startswith("runs/") for stage in stages[1:])
 
@@ -88,9 +93,24 @@ def test_another_config_runs_from_its_stage_on(ingested):
     assert status["finetune lesion"] == status["evaluate"] == "would run"
 
 
-@pytest.mark.parametrize("gone", range(4))
+@pytest.mark.parametrize("gone", range(5))
 def test_a_deleted_run_is_run_again(ingested, gone):
     keys = _seal_all(ingested, _profile(ingested))
     ingested.delete(seal_key(keys[gone]))
     stages = plan(ingested, _profile(ingested))
     assert stages[1 + gone].status == "would run"
+
+
+def test_of_a_sweep_only_the_cells_that_are_not_measured_would_run(ingested):
+    profile = _profile(ingested)
+    *_, sweep, _ = plan(ingested, profile)  # six tasks in three regions, anomaly in one
+    assert sweep.why == "16 of 16 cells are not measured for this data and config"
+    manifest = read_manifest(ingested, recipe.demo())
+    base = pretrain_key(manifest.fingerprint, profile.pretrain_config)
+    controls = {c.task: finetune_key(manifest.fingerprint, c, base) for c in profile.finetune_configs}
+    judged = (Checkpoint(base=base, controls=controls),)
+    cells = cells_of(profile.evaluate_config, judged, manifest)
+    for key in list(cell_keys(cells, profile.evaluate_config, manifest))[:5]:
+        ingested.write(seal_key(key), b"{}")
+    *_, sweep, _ = plan(ingested, profile)
+    assert sweep.why == "11 of 16 cells are not measured for this data and config"

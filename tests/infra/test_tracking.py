@@ -112,6 +112,14 @@ def test_promotion_moves_the_alias_and_writes_the_reason(client, training, setti
     assert "no version" in caplog.text
 
 
+def test_a_checkpoint_is_an_input_of_the_run_that_judged_it(client, training, settings):
+    with tracked_run("judge", "run", settings=settings) as run:
+        run.log_model_input("f" * 32)
+        run.log_model_input("0" * 32)
+    (given,) = client.get_run(run.run_id).inputs.model_inputs
+    assert client.get_logged_model(given.model_id).tags["url"] == f"/lake/runs/pretrain/{'f' * 32}"
+
+
 def test_children_hang_on_their_parent(client, settings):
     with tracked_run("sweep", "tiny", settings=settings) as parent:
         for sigma in ("0.05", "0.15"):

@@ -20,6 +20,7 @@ from training.applications.denoise import DenoiseConfig, denoise
 from training.applications.detect import DetectConfig, detect
 from training.applications.guards import require_seen
 from training.applications.inpaint import InpaintConfig, inpaint
+from training.applications.lesion_site import lesion_in_scan
 from training.applications.mask import read_mask
 from training.applications.region_field import RegionField
 from training.applications.scan import (
@@ -273,6 +274,44 @@ def test_another_seed_draws_another_lesion(scan, lesion_model):
     )
     assert (one == same).all()
     assert (one != other).any()
+
+
+@pytest.fixture
+def labelled_scan(tmp_path, model):
+    """A CT in a folder with a mask of its liver beside it, chest and abdomen unknown to be one of them."""
+    folder = tmp_path / "labelled"
+    (folder / "segmentations").mkdir(parents=True)
+    path = write_ct(folder / "ct.nii.gz")
+    write_mask(folder / "segmentations" / "liver.nii.gz", volume(3)[1] == 5, path)
+    return prepare(find_case(folder, "abdomen"), model.recipe, open_lake(str(tmp_path / "scratch-labelled")))
+
+
+def test_the_place_of_a_lesion_is_found_in_an_organ_that_the_labels_name(labelled_scan):
+    scan, liver = labelled_scan, volume(3)[1] == 5
+    balls = [lesion_in_scan(scan, "liver", 8.0, seed) for seed in (0, 0, 1)]
+    for ball in balls:
+        assert not ball[~liver].any()
+        assert ball.sum() * 4.0**3 == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.3)
+    assert (balls[0] == balls[1]).all()
+    assert (balls[0] != balls[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("site", "sentence"),
+    [
+        ("lung", "lung lies in the chest, which labelled does not show"),
+        ("spleen", "the map shows no spleen"),
+        ("lever", "'lever' is no class of the anatomy"),
+    ],
+)
+def test_an_organ_that_is_not_there_is_a_sentence(labelled_scan, site, sentence):
+    with pytest.raises(UserError, match=sentence):
+        lesion_in_scan(labelled_scan, site, 8.0, 0)
+
+
+def test_without_labels_no_organ_is_found(scan):
+    with pytest.raises(UserError, match=r"ct.nii.gz has no anatomy labels to find the liver by.*--mask"):
+        lesion_in_scan(scan, "liver", 8.0, 0)
 
 
 def test_an_anomaly_map_is_zero_outside_of_the_organ(scan, model):

@@ -34,6 +34,7 @@ class InpaintConfig(Config):
     dilation_voxels: int = Field(3, ge=0, description="the unknown zone beyond the mask")
     feather_voxels: int = Field(2, ge=0, description="blend inside the unknown zone")
     margin_voxels: int = Field(8, ge=0, description="what the network sees beyond the zone, and a patch at least")
+    guidance: float = Field(1.0, ge=0, description="above 1: closer to what the network is told, at twice the time")
     overlap: float = Field(0.5, ge=0, lt=1)
     seed: int = 0
 
@@ -67,8 +68,9 @@ def inpaint(
     control = lesion_mask_control(torch.as_tensor(field.cut(lesion))).numpy()[None]
     anatomy = field.read("anatomy") if scan.stored.record.anatomy != "none" else None
     scene = field.scene(anatomy, control)
+    calls, seed = count_evaluations(visits), config.seed
     drawn = repaint(
-        predictor(model, scene, config.overlap, count_evaluations(visits), on_evaluation, grid_seed=config.seed),
+        predictor(model, scene, config.overlap, calls, on_evaluation, guidance=config.guidance, grid_seed=seed),
         torch.as_tensor(x)[None],
         1 - torch.as_tensor(unknown.astype(np.float32))[None],
         timesteps=timesteps,

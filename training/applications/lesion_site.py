@@ -14,6 +14,7 @@ from preprocessing.decoding.decode import read_raster
 from preprocessing.geometry import distances_mm
 from preprocessing.resample import resample_onto
 from training.applications.anatomy_map import AnatomyMap
+from training.applications.scan import Scan, onto, shifted
 
 NODE_REACH_MM = 20.0  # of a lymph node's tissue from the vessels and airways that it lies along
 
@@ -80,6 +81,28 @@ def lesion_within(given: AnatomyMap, site: str, radius_mm: float, seed: int) -> 
         )
     centre = places[np.random.default_rng(seed).integers(len(places))]
     return distances_mm(inside.shape, centre, given.geometry.spacing_mm) <= radius_mm
+
+
+def lesion_in_scan(scan: Scan, site: str, radius_mm: float, seed: int) -> NDArray[np.bool_]:
+    """A ball wholly inside a site of a scan's own labels, on the scan's grid; in the region that shows most of it.
+
+    Raises:
+        UserError: the scan has no labels, shows no region of the site, or as `lesion_within`.
+    """
+    if scan.stored.record.anatomy == "none":
+        raise UserError(
+            f"{scan.case.id} has no anatomy labels to find the {site} by; give its folder with the labels beside the "
+            "image, or the lesion itself with --mask"
+        )
+    place, ids = SITES.get(site), scan.stored.read_all("anatomy")
+    extents = [e for e in scan.regions if place is None or e.name == place.region]
+    if not extents:
+        raise UserError(f"{site} lies in the {place.region if place else ''}, which {scan.case.id} does not show")
+    wanted = [class_ids()[name] for name in (place.classes if place else (site,)) if name in class_ids()]
+    extent = max(extents, key=lambda e: int(np.isin(ids[e.z_start : e.z_stop], wanted).sum()))
+    grid = shifted(scan.stored.geometry(0), extent)
+    ball = lesion_within(AnatomyMap(ids[extent.z_start : extent.z_stop], grid, extent.name), site, radius_mm, seed)
+    return onto(ball.astype(np.uint8), grid, scan.volume.geometry, nearest=True) > 0
 
 
 def read_lesion(given: AnatomyMap, path: Path) -> NDArray[np.bool_]:
