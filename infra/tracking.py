@@ -183,6 +183,26 @@ def find_run(experiment: str, fingerprint: str, settings: Settings | None = None
     return ""
 
 
+def run_fingerprint(run_id: str, settings: Settings | None = None) -> str:
+    """The fingerprint of a run by its id; "" if there is no such run, it has none, or no server answers."""
+    with _asking(settings, f"what run {run_id} is") as client:
+        from mlflow import MlflowException
+
+        with suppress(MlflowException):
+            return str(client.get_run(run_id).data.tags.get(FINGERPRINT_TAG, ""))
+    return ""
+
+
+def finished_fingerprints(experiment: str, settings: Settings | None = None) -> list[str]:
+    """The fingerprints of an experiment's finished runs, the newest first; empty if no server answers."""
+    with _asking(settings, f"the runs of {experiment}") as client:
+        if found := client.get_experiment_by_name(experiment):
+            rule, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
+            runs = client.search_runs([found.experiment_id], rule, max_results=1000, order_by=order)
+            return list(dict.fromkeys(filter(None, (run.data.tags.get(FINGERPRINT_TAG, "") for run in runs))))
+    return []
+
+
 def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str = MODEL,
             settings: Settings | None = None) -> int | None:  # fmt: skip
     """Moves an alias of the registered model to that checkpoint's version and writes the reason on it.

@@ -135,6 +135,7 @@ def test_every_verb_explains_itself(capsys):
         "promote",
         "plan",
         "diff",
+        "compare",
         "up",
         "down",
         "doctor",
