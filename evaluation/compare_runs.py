@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from evaluation.results import EvaluationRun, SweepSeal, finished_sweep, read_seal
 from infra.errors import UserError
@@ -18,26 +20,69 @@ SHORTEST = 4  # characters of a fingerprint
 SHOWN = 5
 
 
-def find_sweeps(lake: Lake, names: Sequence[str], settings: Settings | None = None) -> list[EvaluationRun]:
-    """The finished sweeps of these names, in order.
+class Side(NamedTuple):
+    """One checkpoint of a finished sweep: its rows, and the seal as if the sweep had judged it alone."""
+
+    run: EvaluationRun
+    seal: SweepSeal
+    alone: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the sweep."""
+        return self.seal.run
+
+
+def find_sweeps(lake: Lake, names: Sequence[str], settings: Settings | None = None) -> list[Side]:
+    """The finished sweeps of these names, in order; of one that judged several checkpoints, the first of these.
+
+    One name alone, of a sweep of several checkpoints, stands for all of these: the last ones first, then the one that
+    the sweep was made for.
 
     Args:
         names: a fingerprint or at least SHORTEST characters of one, a key or url in the lake, the id of the sweep's
-            parent run in MLflow, or one of RECENT as MLflow knows them.
+            parent run in MLflow, or one of RECENT as MLflow knows them; `NAME@CHECKPOINT` for another checkpoint.
 
     Raises:
-        UserError: fewer than two names, the same sweep twice, or a name of none or of several finished sweeps.
+        UserError: fewer than two names or checkpoints, the same twice, or a name of none or of several of them.
     """
+    known = finished_keys(lake)
+    if len(names) == 1 and len(sides := _sides(lake, _key(lake, known, names[0], settings))) > 1:
+        return [*sides[1:], sides[0]]
     if len(names) < 2:
         raise UserError(f"{names[0] if names else 'nothing'} alone cannot be compared: name at least two sweeps")
-    known = finished_keys(lake)
-    chosen: dict[str, str] = {}
+    chosen: dict[tuple[str, str], tuple[str, Side]] = {}
     for name in names:
-        key = _key(lake, known, name, settings)
-        if key in chosen:
-            raise UserError(f"{chosen[key]} and {name} are the same sweep, {key}: name two that differ")
-        chosen[key] = name
-    return [run for key in chosen if (run := finished_sweep(lake, key))]
+        sweep, _, checkpoint = name.partition("@")
+        key = _key(lake, known, sweep, settings)
+        side = _side(_sides(lake, key), checkpoint, name)
+        same = chosen.setdefault((key, side.seal.base), (name, side))
+        if same[1] is not side:
+            raise UserError(f"{same[0]} and {name} are the same sweep, {key}: name two that differ")
+    return [side for _, side in chosen.values()]
+
+
+def _sides(lake: Lake, key: str) -> list[Side]:
+    run, seal = finished_sweep(lake, key), read_seal(lake, key)
+    assert run is not None
+    if not seal.others:
+        return [Side(run, seal, True)]
+    return [
+        Side(
+            replace(run, table=run.table[run.table["checkpoint"] == one.name]),
+            seal.model_copy(update={"base": one.base, "controls": one.controls, "others": ()}),
+            False,
+        )
+        for one in seal.checkpoints
+    ]
+
+
+def _side(sides: Sequence[Side], checkpoint: str, name: str) -> Side:
+    names = [side.seal.checkpoints[0].name for side in sides]
+    found = [side for side, known in zip(sides, names, strict=True) if known.startswith(checkpoint)]
+    if not checkpoint or len(found) == 1:
+        return sides[0] if not checkpoint else found[0]
+    raise UserError(f"{name} is no one checkpoint of that sweep: it has {', '.join(names)}")
 
 
 def finished_keys(lake: Lake) -> list[str]:
@@ -76,11 +121,18 @@ def _listed(keys: Sequence[str]) -> str:
     return ", ".join(key.rsplit("/", 1)[-1] for key in keys[:SHOWN]) + more
 
 
-def short_names(runs: Sequence[EvaluationRun]) -> list[str]:
-    """The first characters of each fingerprint, as many as it takes to tell them apart, at least eight."""
-    every = [run.fingerprint for run in runs]
-    length = next(n for n in range(8, 65) if len({name[:n] for name in every}) == len(every))
-    return [name[:length] for name in every]
+def short_names(sides: Sequence[Side]) -> list[str]:
+    """The first characters of each fingerprint, as many as it takes to tell them apart, at least eight.
+
+    A sweep of several checkpoints has the checkpoint's behind it.
+    """
+    every = [(side.fingerprint, "" if side.alone else f"@{side.seal.checkpoints[0].name}") for side in sides]
+    length = next(n for n in range(8, 66) if len({_short(*names, n) for names in every}) == len(every))
+    return [_short(*names, length) for names in every]
+
+
+def _short(sweep: str, checkpoint: str, length: int) -> str:
+    return sweep[:length] + checkpoint[: length + 1]
 
 
 def differences(seals: Sequence[SweepSeal]) -> dict[str, list[str]]:
@@ -104,8 +156,3 @@ def warnings(seals: Sequence[SweepSeal]) -> list[str]:
     if len({seal.recipe for seal in seals}) > 1:
         said.append("the sweeps are of different recipes: the same patient was judged on another grid")
     return said
-
-
-def read_seals(lake: Lake, runs: Sequence[EvaluationRun]) -> list[SweepSeal]:
-    """The seals of finished sweeps, in order."""
-    return [read_seal(lake, run.key) for run in runs]

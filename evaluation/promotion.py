@@ -9,13 +9,17 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from evaluation.config import Checkpoint, TaskName
-from evaluation.paired import interval_of_mean, paired_differences
+from evaluation.table import bootstrap
 from evaluation.verdict import direction, number
 from infra.config import Config
+
+ALIKE = ("task", "dataset", "region", "setting", "method", "metric", "unit", "case", "patient", "seed")
 
 
 class Rule(Config):
@@ -102,11 +106,18 @@ def verdict(heard: Sequence[Evidence]) -> tuple[bool, str]:
 
 
 def evidence_of(rule: Rule, held: pd.DataFrame, own: pd.DataFrame, rules: int) -> Evidence:
-    """Paired by patient; a patient's differences over regions and settings are averaged."""
-    pairs = paired_differences(held, own)
-    gains = (pairs["difference"] * direction(rule.metric)).groupby([pairs["dataset"], pairs["patient"]]).mean()
-    low, high = interval_of_mean(gains.to_numpy(), 1 - 0.05 / rules)
+    """Paired by patient; a patient's gains over regions, settings, cases and seeds are averaged."""
+    gains = gains_by_patient(held, own, direction(rule.metric))
+    low, high = bootstrap(gains, level=1 - 0.05 / rules)
     return Evidence(rule.name, float(gains.mean()) if len(gains) else math.nan, low, high, len(gains))
+
+
+def gains_by_patient(held: pd.DataFrame, own: pd.DataFrame, sign: int) -> NDArray[np.float64]:
+    """One mean of sign·(own − held) per patient, over what both tables measured alike: place, unit, case and seed."""
+    left, right = (table.loc[table["value"].notna(), [*ALIKE, "value"]] for table in (held, own))
+    both = left.merge(right, on=list(ALIKE), suffixes=("_held", "_own"))
+    gains = sign * (both["value_own"] - both["value_held"])
+    return gains.groupby([both["dataset"], both["patient"]]).mean().to_numpy(np.float64)
 
 
 def _rows(table: pd.DataFrame, rule: Rule) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def publish(lake: Lake, run: EvaluationRun, settings: Settings | None = None) ->
         parent.log_metrics(metric_values(summary(run.aggregated), with_place=True))
         for place, rows in cell_means(run.table).groupby(CELL, sort=False):
             checkpoint, task, region, seed = map(str, place)
-            of = next(one for one in seal.checkpoints if one.name == checkpoint)
+            of = next((one for one in seal.checkpoints if one.name == checkpoint), seal.checkpoints[0])
             params = {"task": task, "region": region, "seed": seed, **links, "base": of.base}
             name = " ".join(filter(None, (task, region, f"seed {seed}" if seed != "0" else "")))
             name += f" @{checkpoint[:SHORT]}" if seal.others else ""

@@ -131,12 +131,12 @@ def cell_means(table: pd.DataFrame) -> pd.DataFrame:
     return by_patient.groupby(keys, sort=False).mean().rename("mean").reset_index()
 
 
-def bootstrap(values: NDArray[np.float64], resamples: int = RESAMPLES) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the mean of resampled values; NaN for fewer than two. Always the same seed."""
+def bootstrap(values: NDArray[np.float64], resamples: int = RESAMPLES, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of the mean of resampled values; NaN for fewer than two. Always the same seed."""
     if len(values) < 2:
         return math.nan, math.nan
     picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    low, high = np.percentile(values[picks].mean(axis=1), [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.compare_files import HEADINGS, LEGEND, cells, save
-from evaluation.compare_runs import differences, find_sweeps, read_seals, short_names, warnings
-from evaluation.results import EvaluationRun, SweepSeal
+from evaluation.compare_runs import Side, differences, find_sweeps, short_names, warnings
+from evaluation.results import SweepSeal
 from evaluation.verdict import number
 from flows import terminal
 from flows.cli_data import JsonOption, LakeOption
@@ -20,7 +20,10 @@ from flows.session import open_session
 from infra.errors import UserError
 from infra.lake import open_lake
 
-RUNS = "Sweeps: fingerprints or their first characters, keys in the lake, MLflow run ids, `newest`, `previous`."
+RUNS = (
+    "Sweeps: fingerprints or their first characters, keys in the lake, MLflow run ids, `newest`, `previous`; "
+    "SWEEP@CHECKPOINT, or one sweep alone, compares checkpoints that were judged side by side."
+)
 STYLES = {"better": "bold green", "worse": "bold red", "differs": "bold", "too few pairs": "dim", "not paired": "dim"}
 
 
@@ -37,7 +40,7 @@ def compare(
     settings = open_session(lake)
     place = open_lake(settings.lake_url, create=False)
     found = find_sweeps(place, runs, settings)
-    seals, names = read_seals(place, found), short_names(found)
+    seals, names = [side.seal for side in found], short_names(found)
     rows = _compared(found, names, all_metrics, task or (), method or ())
     notes = _notes(names, seals)
     if output is not None:
@@ -49,11 +52,11 @@ def compare(
         _show(rows, notes)
 
 
-def _compared(found: list[EvaluationRun], names: list[str], all_metrics: bool, tasks, methods) -> pd.DataFrame:  # noqa: ANN001
+def _compared(found: list[Side], names: list[str], all_metrics: bool, tasks, methods) -> pd.DataFrame:  # noqa: ANN001
     """The comparison; a UserError where some sweep has not one row in common with the first."""
     from evaluation.compare import compare as compare_tables
 
-    tables = {name: run.table for name, run in zip(names, found, strict=True)}
+    tables = {name: side.run.table for name, side in zip(names, found, strict=True)}
     rows = compare_tables(tables, all_metrics=all_metrics, tasks=tasks, methods=methods)
     for name in names[1:]:
         mine = rows[rows["run"] == name]
@@ -104,12 +107,10 @@ def _table(part: pd.DataFrame, first: str, run: str) -> Table:
     return made
 
 
-def _as_json(
-    rows: pd.DataFrame, names: list[str], found: list[EvaluationRun], seals: list[SweepSeal]
-) -> dict[str, Any]:
+def _as_json(rows: pd.DataFrame, names: list[str], found: list[Side], seals: list[SweepSeal]) -> dict[str, Any]:
     sweeps = [
-        {"name": name, "fingerprint": run.fingerprint, "key": run.key, "data": seal.manifest, "base": seal.base}
-        for name, run, seal in zip(names, found, seals, strict=True)
+        {"name": name, "fingerprint": seal.run, "key": side.run.key, "data": seal.manifest, "base": seal.base}
+        for name, side, seal in zip(names, found, seals, strict=True)
     ]
     return {
         "sweeps": sweeps,

@@ -3,9 +3,10 @@
 import pytest
 from compare_samples import put_sweep, spread
 
-from evaluation.compare_runs import differences, find_sweeps, finished_keys, read_seals, short_names, warnings
+from evaluation.compare_runs import differences, find_sweeps, finished_keys, short_names, warnings
+from evaluation.config import Checkpoint
 from evaluation.publish import publish
-from evaluation.results import finished_sweep
+from evaluation.results import finished_sweep, read_seal
 from infra.errors import UserError
 from infra.lake import open_lake
 from infra.settings import Settings
@@ -39,7 +40,7 @@ def published(lake, settings):
 def test_a_sweep_has_several_names(lake, settings, name):
     first, third = find_sweeps(lake, [FIRST, name], settings)
     assert (first.fingerprint, third.fingerprint) == (FIRST, THIRD)
-    assert len(third.table) == 2
+    assert len(third.run.table) == 2
 
 
 def test_mlflow_names_sweeps_by_run_and_by_age(lake, settings, published):
@@ -96,7 +97,7 @@ def test_names_are_as_short_as_they_may_be(lake, settings):
 
 
 def test_what_differs_and_what_to_beware_of(lake, settings):
-    seals = read_seals(lake, find_sweeps(lake, [FIRST, SECOND, THIRD], settings))
+    seals = [side.seal for side in find_sweeps(lake, [FIRST, SECOND, THIRD], settings)]
     assert differences(seals[:2]) == {"denoising.cases": ["2", "5"]}
     assert warnings(seals[:2]) == []
     assert differences(seals) == {
@@ -108,3 +109,30 @@ def test_what_differs_and_what_to_beware_of(lake, settings):
     assert warnings(seals) == ["the sweeps are of different data: numbers are over the patients in common"]
     (other,) = warnings([seals[0], seals[0].replace(recipe="s" * 32)])
     assert "different recipes" in other
+
+
+@pytest.fixture
+def several(lake):
+    """A sweep that judged three checkpoints."""
+    name, bases = "dd55" + "0" * 28, ("n" * 32, "c" * 32, "o" * 32)
+    rows = [row for base in bases for row in spread([1.0, 2.0], checkpoint=base)]
+    others = tuple(Checkpoint(base=f"runs/pretrain/{base}") for base in bases[1:])
+    key = put_sweep(lake, name, rows, base=f"runs/pretrain/{bases[0]}")
+    seal = read_seal(lake, key).model_copy(update={"others": others})
+    lake.write(f"{key}/seal.json", seal.model_dump_json().encode())
+    yield name
+    lake.delete(f"{key}/seal.json")
+
+
+def test_one_sweep_alone_stands_for_its_checkpoints_the_one_it_was_made_for_last(lake, settings, several):
+    sides = find_sweeps(lake, [several], settings)
+    assert short_names(sides) == ["dd550000@cccccccc", "dd550000@oooooooo", "dd550000@nnnnnnnn"]
+    assert [set(side.run.table["checkpoint"]) for side in sides] == [{"c" * 32}, {"o" * 32}, {"n" * 32}]
+    assert differences([side.seal for side in sides]) == {"base": [f"runs/pretrain/{name * 32}" for name in "con"]}
+
+
+def test_a_checkpoint_of_a_sweep_is_named_behind_it(lake, settings, several):
+    sides = find_sweeps(lake, [FIRST, several, f"{several}@oo"], settings)
+    assert short_names(sides) == ["aa110000", "dd550000@nnnnnnnn", "dd550000@oooooooo"]
+    with pytest.raises(UserError, match=r"is no one checkpoint of that sweep: it has n+, c+, o+$"):
+        find_sweeps(lake, [FIRST, f"{several}@x"], settings)

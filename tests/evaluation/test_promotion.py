@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.config import Checkpoint
-from evaluation.promotion import PromotionConfig, Rule, decide
+from evaluation.promotion import PromotionConfig, Rule, decide, gains_by_patient
 from evaluation.table import validate
 
 HELD, NEW = (Checkpoint(base=f"runs/pretrain/{letter * 32}") for letter in "hn")
@@ -85,3 +85,18 @@ def test_the_first_of_all_is_champion_where_anything_declared_was_measured():
     )
     nothing = validate([{"task": "denoising", "metric": "psnr", "method": "ours", "value": 1, "checkpoint": NEW.name}])
     assert decide(nothing, NEW, None, CONFIG) == (False, "none of the declared metrics was measured")
+
+
+@pytest.mark.parametrize("column", ["dataset", "region", "setting", "unit", "case", "seed"])
+def test_gains_pair_only_what_was_measured_alike(column):
+    held, own = validate(rows(PSNR, HELD, [30.0, 31.0])), validate(rows(PSNR, NEW, [31.0, 33.0]))
+    assert gains_by_patient(held, own, 1).tolist() == [1, 2]
+    assert gains_by_patient(held, own, -1).tolist() == [-1, -2]
+    other = own.assign(**{column: 1 if column == "seed" else "other"})
+    assert len(gains_by_patient(held, other, 1)) == 0
+
+
+def test_a_patients_gains_are_averaged_so_that_a_patient_counts_once():
+    held = validate([row | {"setting": s} for s in "ab" for row in rows(PSNR, HELD, [30.0, 30.0])])
+    own = held.assign(value=[31.0, 30.0, 33.0, 30.0])
+    assert gains_by_patient(held, own, 1).tolist() == [2, 0]
