@@ -58,7 +58,7 @@ def run(profile: ProfileOption = "demo", data: DataOption = None, lake: LakeOpti
 
             pipeline(chosen)
         stages = plan_stages(place, chosen)
-    show_results(place, stages[-1].key, settings)
+    show_results(place, next(stage.key for stage in stages if stage.stage == "evaluate"), settings)
 
 
 def plan(
