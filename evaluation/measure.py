@@ -7,18 +7,17 @@ That a task cannot be measured on these data is a result like any other, and is 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
-import pandas as pd
 from torch import nn
 
-from evaluation.cell_files import write_cell
+from evaluation.cell_files import Measured, write_cell
 from evaluation.cells import Cell
 from evaluation.config import EvaluateConfig, TaskName, used_controls
 from evaluation.table import validate
 from evaluation.tasks import run_task
-from evaluation.tasks.context import Picture, Row, TaskContext, TaskResult
+from evaluation.tasks.context import Row, TaskContext, TaskResult
 from infra.errors import UserError
 from infra.lake import Lake
 from preprocessing.manifest import Manifest, read_manifest
@@ -50,9 +49,7 @@ class Unsealed:
     """A cell that has to be tried again: what went wrong, and what there is to show meanwhile."""
 
     problem: str
-    rows: pd.DataFrame
-    pictures: list[Picture] = field(default_factory=list)
-    evaluations: int = 0
+    found: Measured
 
 
 def measure_cell(job: CellJob, on_evaluation: OnEvaluation | None = None, run: RunTask = run_task) -> Unsealed | None:
@@ -70,17 +67,17 @@ def measure_cell(job: CellJob, on_evaluation: OnEvaluation | None = None, run: R
         [*result.rows, *(row for reason in lost for row in context.unmeasured(cell.task, "", "", "", reason))]
     )
     problem = "; ".join(filter(None, (problem, *lost)))
+    found = Measured(rows, result.pictures, result.curves, context.evaluations)
     if problem:
-        return Unsealed(problem, rows, result.pictures, context.evaluations)
-    seconds = time.perf_counter() - began
-    write_cell(job.lake, job.key, cell, rows, result.pictures, context.evaluations, seconds)
+        return Unsealed(problem, found)
+    write_cell(job.lake, job.key, cell, found, time.perf_counter() - began)
     return None
 
 
 def unmeasured(cell: Cell, reason: str) -> Unsealed:
     """A cell of which there is nothing but the reason."""
     row = {"checkpoint": cell.checkpoint.name, "task": cell.task, "region": cell.region, "seed": cell.seed}
-    return Unsealed(reason, validate([{**row, "method": "ours", "reason": reason}]))
+    return Unsealed(reason, Measured(validate([{**row, "method": "ours", "reason": reason}])))
 
 
 def _guarded(cell: Cell, context: TaskContext, run: RunTask) -> tuple[TaskResult, str]:

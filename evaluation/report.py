@@ -14,9 +14,12 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from evaluation import plots
+from evaluation.curves import Curve
 from evaluation.pictures import panel_pngs, scale_of
+from evaluation.report_plots import distributions, task_plots
 from evaluation.report_tables import cases, glance, places, reasons
 from evaluation.report_texts import TASK_TEXTS
+from evaluation.slices import slices_of, start_of, strip_of_slices
 from evaluation.verdict import number
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class ReportInput:
     trainings: Mapping[str, History] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     demo: bool = False
+    curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
 
 
 def render(given: ReportInput, now: datetime.datetime | None = None) -> str:
@@ -73,6 +77,8 @@ def _task(task: str, given: ReportInput) -> dict[str, Any]:
         "asked": asked,
         "conclude": conclude,
         "pictures": [_picture(picture) for picture in given.pictures.get(task, ())],
+        "plots": task_plots(given.curves.get(task, ())),
+        "spreads": distributions(task, rows),
         "places": shown,
         "narrowest": NARROWEST.get(max((len(place["columns"]) for place in shown), default=1), "100%"),
         "reasons": reasons(rows),
@@ -81,17 +87,21 @@ def _task(task: str, given: ReportInput) -> dict[str, Any]:
 
 
 def _picture(picture: "Picture") -> dict[str, Any]:
-    panels = []
+    panels, slices = [], slices_of(picture)
     for panel in picture.panels:
         scale = scale_of(panel)
         images = [{"plane": name, "uri": data_uri(data)} for name, data in panel_pngs(panel, picture.centre_zyx)]
-        panels.append({"caption": panel.caption, "images": images, "gradient": scale.gradient, "ticks": scale.ticks})
-    return {"title": picture.title, "panels": panels}
+        strip = data_uri(strip_of_slices(panel, [one.index for one in slices]), "webp") if slices else ""
+        shades = {"gradient": scale.gradient, "ticks": scale.ticks}
+        panels.append({"caption": panel.caption, "images": images, "strip": strip, **shades})
+    start = [one.index for one in slices].index(start_of(picture)) if slices else 0
+    shown = [(one.label, round(one.share, 4)) for one in slices]
+    return {"title": picture.title, "panels": panels, "slices": shown, "start": start}
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG inside the page."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_uri(image: bytes, kind: str = "png") -> str:
+    """A picture inside the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _training(name: str, history: History) -> dict[str, Any]:

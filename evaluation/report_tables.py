@@ -28,8 +28,8 @@ def glance(aggregated: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "task": task,
                 "title": TASK_TEXTS.get(str(task), (str(task),))[0],
-                "where": _where(region, setting),
-                "metric": _metric_name(str(metric), str(unit)),
+                "where": where(region, setting),
+                "metric": metric_name(str(metric), str(unit)),
                 **{name: _said(row.iloc[0], winner) if len(row) else None for name, row in best.items()},
                 "patients": int(rows["patients"].max()),
             }
@@ -37,7 +37,8 @@ def glance(aggregated: pd.DataFrame) -> list[dict[str, Any]]:
     return lines
 
 
-def _where(region: Any, setting: Any) -> str:
+def where(region: Any, setting: Any) -> str:
+    """Region and setting, as people read them."""
     return " · ".join(str(part) for part in (region, setting) if part).replace("_", " ").replace("sigma=", "σ = ")
 
 
@@ -58,7 +59,7 @@ def _place(key: Any, rows: pd.DataFrame) -> dict[str, Any]:
     order.sort(key=lambda method: KINDS.index(kind(method)))
     cells = {column: _cells(_column(rows, column)) for column in columns}
     return {
-        "title": _where(*key),
+        "title": where(*key),
         "columns": [_column_title(*column) for column in columns],
         "methods": [_method(m, rows[rows["method"] == m], [cells[c].get(m) for c in columns]) for m in order],
     }
@@ -109,14 +110,14 @@ def cases(rows: pd.DataFrame) -> dict[str, Any]:
     measured = rows[rows["value"].notna() & (rows["case"] != "")]
     if measured.empty:
         return {"columns": [], "rows": [], "text_columns": 0, "more": 0}
-    named = [_metric_name(*pair) for pair in zip(measured["metric"], measured["unit"], strict=True)]
+    named = [metric_name(*pair) for pair in zip(measured["metric"], measured["unit"], strict=True)]
     wide = measured.assign(column=named).pivot_table(index=index, columns="column", values="value", sort=False)
     shown = wide.head(CASE_ROWS)
     body = [[*key, *map(number, values)] for key, values in zip(shown.index, shown.to_numpy(), strict=True)]
     return {"columns": [*index, *wide.columns], "rows": body, "text_columns": len(index), "more": len(wide) - len(body)}
 
 
-def _metric_name(metric: str, unit: str) -> str:
+def metric_name(metric: str, unit: str) -> str:
     """As people write it, with the unit and, where there is one, the extractor."""
     name, bracket, extractor = metric.partition("[")
     words = [word.upper() if word in ACRONYMS else word for word in name.replace("-", "_").split("_")]
@@ -125,6 +126,6 @@ def _metric_name(metric: str, unit: str) -> str:
 
 
 def _column_title(metric: str, unit: str) -> dict[str, Any]:
-    name, _, extractor = _metric_name(metric, unit).partition(" [")
+    name, _, extractor = metric_name(metric, unit).partition(" [")
     said = filter(None, (extractor.rstrip("]"), condition(unit).replace("_", " ")))
     return {"name": name, "condition": ", ".join(said), "direction": direction(metric)}

@@ -12,17 +12,19 @@ from importlib.metadata import version
 
 import pandas as pd
 
-from evaluation.cell_files import read_cell
+from evaluation.cell_files import Measured, read_cell
 from evaluation.cells import Cell, cell_keys, cells_of, is_measured
 from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
+from evaluation.curves import Curve
 from evaluation.measure import CellJob, RunTask, Unsealed, forget, measure_cell, unmeasured
 from evaluation.pictures import png, strip
 from evaluation.publish import publish
 from evaluation.report import ReportInput, render
 from evaluation.results import EvaluationRun, SweepSeal, finished_sweep
-from evaluation.table import merged, to_parquet
+from evaluation.table import SHORT, merged, to_parquet
 from evaluation.tasks import run_task
 from evaluation.tasks.context import Picture
+from evaluation.verdict import is_ours
 from infra.cluster import fan_out
 from infra.errors import UserError
 from infra.fingerprint import digest
@@ -64,15 +66,23 @@ class Findings:
 
     tables: list[pd.DataFrame] = field(default_factory=list)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    curves: dict[str, list[Curve]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
     evaluations: int = 0
 
-    def add(self, task: str, table: pd.DataFrame, pictures: Sequence[Picture], evaluations: int) -> None:
-        """Takes what one cell found."""
-        self.tables.append(table)
-        self.pictures.setdefault(task, []).extend(pictures)
-        self.evaluations += evaluations
+    def add(self, cell: Cell, found: Measured, first: str) -> None:
+        """Takes what one cell found, under the name of the checkpoint asked for: two may share a task's weights.
+
+        Curves of further checkpoints than the `first` are those of their own methods only, and named after them.
+        """
+        name = cell.checkpoint.name
+        self.tables.append(found.table.assign(checkpoint=name))
+        self.pictures.setdefault(cell.task, []).extend(found.pictures)
+        ours = [curve for curve in found.curves if is_ours(curve.series)]
+        named = [curve.replace(series=f"{curve.series}@{name[:SHORT]}") for curve in ours]
+        self.curves.setdefault(cell.task, []).extend(found.curves if name == first else named)
+        self.evaluations += found.evaluations
 
 
 def evaluate(
@@ -155,23 +165,16 @@ def gather(lake: Lake, jobs: Sequence[CellJob], unsealed: Mapping[str, Unsealed]
     """The rows and pictures of all cells, measured now or before."""
     found = Findings(keys=[job.key for job in jobs])
     for job in jobs:
-        broken = unsealed.get(job.key)
-        if broken is None:
-            try:
-                seal, table, pictures = read_cell(lake, job.key)
-            except UserError as error:
-                broken = unmeasured(job.cell, str(error))
-            else:
-                found.add(job.cell.task, _of(job.cell, table), pictures, seal.evaluations)
-        if broken is not None:
-            found.add(job.cell.task, broken.rows, broken.pictures, broken.evaluations)
+        try:
+            broken = unsealed.get(job.key)
+            measured = broken.found if broken else read_cell(lake, job.key)
+        except UserError as error:
+            broken = unmeasured(job.cell, str(error))
+            measured = broken.found
+        found.add(job.cell, measured, jobs[0].cell.checkpoint.name)
+        if broken:
             found.problems[job.cell.name] = broken.problem
     return found
-
-
-def _of(cell: Cell, table: pd.DataFrame) -> pd.DataFrame:
-    """A cell's rows under the name of the checkpoint that this sweep asks of: two may share the weights of a task."""
-    return table.assign(checkpoint=cell.checkpoint.name)
 
 
 def _write(sweep: Sweep, key: str, found: Findings) -> EvaluationRun:
@@ -222,7 +225,7 @@ def _report(sweep: Sweep, run: EvaluationRun, seal: SweepSeal, found: Findings) 
         "Software": f"meddiff {version('meddiff')}",
     }
     small = sweep.config.preset == "tiny" or set(manifest.sealed()["source"]) <= {"phantom"}
-    return render(ReportInput(run.shown, run.aggregated, found.pictures, trainings, facts, demo=small))
+    return render(ReportInput(run.shown, run.aggregated, found.pictures, trainings, facts, small, found.curves))
 
 
 def _trainings(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:

@@ -28,9 +28,14 @@ PLACEBO = "contrast 0 HU"  # ends the name of a setting in which there is nothin
 PLACE = ["region", "setting", "metric", "unit"]
 
 
+def is_ours(method: str) -> bool:
+    """Whether a method is a checkpoint's own."""
+    return re.split("[-@]", method)[0] == OURS
+
+
 def kind(method: str) -> Kind:
     """Whether a method is ours, a classical baseline, or a yardstick such as the untouched input."""
-    if re.split("[-@]", method)[0] == OURS:
+    if is_ours(method):
         return "ours"
     return "reference" if method in REFERENCES else "baseline"
 

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation import baselines
+from evaluation.curves import Curve, roc_points
 from evaluation.metrics import Measurement, auroc, average_precision, missing
 from evaluation.placebo import ball_mask, paint_ball, place_ball
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
@@ -52,7 +53,21 @@ def run(context: TaskContext) -> TaskResult:
     setting = f"t={config.noise_t}"
     rows = [row for method, found in maps.items() for row in _rows(context, setting, method, samples, found)]
     rows += painted_rows(context, [s for s in shown if not s.lesion.any()][: config.painted.cases])
-    return TaskResult(rows, [_picture(samples, healthy, maps["ours"], context)])
+    return TaskResult(rows, [_picture(samples, healthy, maps["ours"], context)], roc_curves(setting, samples, maps))
+
+
+def roc_curves(setting: str, samples: Sequence[OrganSample], maps: dict[str, list[NDArray]]) -> list[Curve]:
+    """Each method's ROC curve over the organ's voxels of all samples that show a lesion; none where none does."""
+    sick = [i for i, sample in enumerate(samples) if sample.lesion.any()]
+    if not sick:
+        return []
+    truth = np.concatenate([samples[i].lesion[samples[i].organ] for i in sick])
+    pooled = {method: np.concatenate([found[i][samples[i].organ] for i in sick]) for method, found in maps.items()}
+    curves = (
+        Curve(kind="roc", region=REGION, setting=setting, series=method, points=roc_points(scores, truth))
+        for method, scores in pooled.items()
+    )
+    return [curve for curve in curves if len(curve.points) > 2]  # a bare mask says nothing within the organ
 
 
 def painted_rows(context: TaskContext, healthy: Sequence[OrganSample]) -> list[Row]:
@@ -210,4 +225,5 @@ def _picture(
         Panel("image − drawn", (sample.x - healthy[i]) * np.float32(window.hu_per_unit), window.of_differences),
     ]
     subject = sample.crop.subject
-    return Picture(f"{context.config.anomaly.organ}, {subject.source} {subject.case}", panels, (z, y, x))
+    title = f"{context.config.anomaly.organ}, {subject.source} {subject.case}"
+    return Picture(title, panels, (z, y, x), sample.crop.z_mm)

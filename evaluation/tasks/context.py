@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from evaluation.baselines import class_means
 from evaluation.config import EvaluateConfig, TaskName
+from evaluation.curves import Curve
 from evaluation.metrics import Measurement, missing
 from evaluation.tasks.crop import Subject
 from infra.errors import UserError
@@ -40,11 +41,15 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A row of panels on one grid, of which the report draws three planes through `centre_zyx`."""
+    """A row of panels on one grid, of which the report draws three planes through `centre_zyx`.
+
+    `z_mm`: where the first axial slice lies in the world, and how far it is to the next one upwards.
+    """
 
     title: str
     panels: list[Panel]
     centre_zyx: tuple[int, int, int] | None = None
+    z_mm: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class TaskResult:
 
     rows: list[Row] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
 
 
 @dataclass

@@ -84,6 +84,12 @@ class Crop:
         z, y, x = (start + pad for start, pad in zip(self.start_zyx, self.canvas.pad_zyx, strict=True))
         return z, y, x
 
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """Where the crop's first axial slice lies in the world, and how far it is to the next one upwards."""
+        geometry, first = self.subject.stored.geometry(0), self.subject.extent.z_start + self.start_zyx[0]
+        return float(geometry.world((first, 0, 0))[0]), geometry.spacing_mm[0]
+
     def hu(self, name: str = "image") -> NDArray[np.float32]:
         """HU of the image or a companion, float32; padding is air."""
         return self._read(name).astype(np.float32)

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import baselines
+from evaluation.curves import Curve
 from evaluation.metrics import Measurement, gain_ceiling_db, image_quality, missing, psnr
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.crop import crop_body
 from evaluation.tasks.noisy import NOISE_FREE, NoisySample, Setting, noisy_samples, reference_noise, settings, topped_up
 from preprocessing.case import RegionName
 from preprocessing.regions import Window
+from training.noise_level import estimate_sigma
 from training.restoration import consistent_start, diffpir, identity_step, posterior_mean
 from training.sampling import ancestral, uniform_timesteps
 
@@ -49,7 +51,26 @@ def run(context: TaskContext) -> TaskResult:
         result.rows.extend(row for method, xs in found.items() for row in _rows(context, setting, method, test, xs))
         result.rows.extend(row for sample in test for row in _ceiling_rows(context, setting, sample))
         result.pictures.extend(_pictures(setting, test, found))
+        result.curves.extend(sigma_curves(setting, test))
     return result
+
+
+def sigma_curves(setting: Setting, samples: Sequence[NoisySample]) -> list[Curve]:
+    """Per region the estimated noise level of each sample over the true one: what was added and the image's own.
+
+    Without a noise-free companion the image's own noise is unknown and left out of the true one.
+    """
+    points: dict[RegionName, list[tuple[float, float]]] = {}
+    for sample in samples:
+        noise = (sample.noisy - sample.reference)[sample.mask]
+        estimate = estimate_sigma(sample.noisy, sample.mask)
+        if noise.size and math.isfinite(estimate):
+            points.setdefault(sample.crop.subject.region, []).append((float(noise.std()), estimate))
+    series = setting.companion.replace("_", " ") or "added white noise"
+    return [
+        Curve(kind="sigma", region=region, setting="", series=series, points=tuple(found))
+        for region, found in points.items()
+    ]
 
 
 def estimates(
@@ -224,5 +245,6 @@ def _pictures(setting: Setting, samples: Sequence[NoisySample], found: dict[str,
             Panel("result − reference", (ours - sample.reference) * np.float32(window.hu_per_unit), difference),
         ]
         subject = sample.crop.subject
-        pictures.append(Picture(f"{setting.name}, {subject.region}, {subject.source} {subject.case}", panels))
+        title = f"{setting.name}, {subject.region}, {subject.source} {subject.case}"
+        pictures.append(Picture(title, panels, z_mm=sample.crop.z_mm))
     return pictures

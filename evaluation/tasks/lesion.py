@@ -179,7 +179,7 @@ def lesion_picture(sample: LesionSample, shown: Panel, difference: Panel) -> Pic
     mask = Panel("lesion mask", sample.lesion.astype(np.float32))
     z, y, x = (round(c) for c in centre_of(sample.lesion))
     panels = [mask, shown, Panel("real", sample.hu, window), difference]
-    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, (z, y, x))
+    return Picture(f"{subject.region}, {subject.source} {subject.case}", panels, (z, y, x), sample.crop.z_mm)
 
 
 def lesion_controls(samples: Sequence[LesionSample]) -> list[NDArray[np.float32]]:

@@ -172,7 +172,8 @@ def _pictures(
             Panel("reference", window.to_hu(sharp[i]), window),
             Panel("result − reference", difference, Window(window.width_hu / 4, 0)),
         ]
-        pictures.append(Picture(f"{subject.region}, {setting}, {subject.source} {subject.case}", panels))
+        title = f"{subject.region}, {setting}, {subject.source} {subject.case}"
+        pictures.append(Picture(title, panels, z_mm=crops[i].z_mm))
     return pictures
 
 

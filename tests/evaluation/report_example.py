@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evaluation.curves import Curve
 from evaluation.report import ReportInput
 from evaluation.table import aggregate, validate
 from preprocessing.regions import WINDOWS, Window
@@ -20,6 +21,7 @@ class Picture(NamedTuple):
     title: str
     panels: list
     centre_zyx: Any = None
+    z_mm: Any = None
 
 
 def rows():
@@ -45,7 +47,18 @@ def pictures(count=1):
     panels = [Panel("noisy", hu, window), Panel("reference", hu, window)]
     panels += [Panel("result − reference", hu + 400, Window(450, 0)), Panel("anomaly map", np.abs(hu) / 900)]
     panels += [Panel("anatomy map", rng.integers(0, 119, hu.shape).astype(np.float32))]
-    return {"denoising": [Picture(f"sigma=0.15, chest, phantom case-{index}", panels) for index in range(count)]}
+    titles = (f"sigma=0.15, chest, phantom case-{index}" for index in range(count))
+    return {"denoising": [Picture(title, panels, z_mm=(-40.0, 4.0)) for title in titles]}
+
+
+def curves():
+    """An ROC curve of two methods, and the noise level of three cases."""
+    bent, straight = ((0.0, 0.0), (0.1, 0.6), (1.0, 1.0)), ((0.0, 0.0), (1.0, 1.0))
+    where = {"region": "abdomen", "setting": "t=500"}
+    roc = [Curve(kind="roc", **where, series=name, points=points)
+           for name, points in (("organ-median", straight), ("ours", bent))]  # fmt: skip
+    level = ((0.05, 0.06), (0.15, 0.14), (0.15, 0.16))
+    return {"denoising": [*roc, Curve(kind="sigma", region="chest", setting="", series="added", points=level)]}
 
 
 def history():
@@ -60,5 +73,6 @@ def example(**changes):
         "aggregated": aggregate(table),
         "pictures": pictures(),
         "trainings": {"Pre-training": history()},
+        "curves": curves(),
     }
     return ReportInput(**{**given, "facts": facts, "demo": True, **changes})

@@ -29,7 +29,7 @@ def test_the_page_is_well_formed(html):
         stack: list = []  # noqa: RUF012
 
         def handle_starttag(self, tag, attrs):
-            if tag not in {"meta", "link", "img", "line", "circle", "polyline", "br"}:
+            if tag not in {"meta", "link", "img", "line", "circle", "polyline", "br", "input"}:
                 self.stack.append(tag)
 
         def handle_endtag(self, tag):
@@ -79,7 +79,7 @@ def test_equal_input_gives_an_equal_page(html):
 def test_pictures_beyond_the_third_are_folded_away():
     html = render(example(pictures=pictures(5)), NOON)
     assert "2 more pictures" in html
-    assert html.count('<figure class="film">') == 5
+    assert html.count('<figure class="film"') == 5
 
 
 def test_a_report_of_nothing_is_still_a_page():

@@ -105,3 +105,54 @@ def test_folded_parts_open(open_page):
     page.get_by_text("Every case").click()
     assert page.locator("#denoising details table").last.is_visible()
     assert page.locator("#denoising details tbody tr").count() == 15
+
+
+def canvases(film):
+    """The axial panels of a picture as what they show: one checksum of pixels each."""
+    return film.evaluate(
+        "f => [...f.querySelectorAll('.axial canvas')].map(c => "
+        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.reduce((a, b) => (a * 31 + b) % 1000003, 0))"
+    )
+
+
+def test_a_slider_moves_all_panels_of_its_picture_by_mouse_and_by_keyboard(open_page):
+    page = open_page(1200)
+    film, other = page.locator(".film").nth(0), page.locator(".film").nth(1)
+    slider, said = film.locator("input[type=range]"), film.locator("output")
+    panels = film.locator(".panel").count()
+    slider.click(position={"x": 2, "y": slider.bounding_box()["height"] / 2})
+    film.locator(".axial canvas").nth(panels - 1).wait_for()
+    assert said.inner_text() == "slice 1 of 12, z = −40 mm"
+    lowest = canvases(film)
+    slider.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.film output').value.startsWith('slice 2')")
+    assert said.inner_text() == "slice 2 of 12, z = −36 mm"
+    page.wait_for_timeout(100)
+    moved = canvases(film)
+    assert len(moved) == panels
+    assert all(a != b for a, b in zip(lowest, moved, strict=True))
+    slider.press("End")
+    page.wait_for_function("document.querySelector('.film output').value.startsWith('slice 12')")
+    assert other.locator("canvas").count() == 0
+    assert page.complaints == []
+
+
+def test_without_scripts_three_planes_stand_there_and_no_slider(browser, address):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(address)
+    film = page.locator(".film").first
+    assert not film.locator(".slider").is_visible()
+    assert film.locator("img").count() == 3 * film.locator(".panel").count()
+    page.close()
+
+
+def test_plots_are_seen_with_their_legends(open_page):
+    page = open_page(390)
+    roc, sigma = (page.locator(".plot", has_text=title).first for title in ("ROC within the organ", "Noise level"))
+    assert roc.locator("polyline.series").count() == 2
+    assert roc.locator(".legend").inner_text().split() == ["ours", "organ-median"]
+    assert sigma.locator("circle.series").count() == 3
+    page.get_by_text("spread over patients").first.click()
+    assert page.locator("svg.spread .dot").first.is_visible()
+    for plot in page.locator(".plot svg").all():
+        assert plot.bounding_box()["width"] <= 390

@@ -96,10 +96,9 @@ def test_a_sweep_writes_table_pictures_report_and_its_seal_last(lake, monkeypatc
     monkeypatch.setattr(type(lake), "write", lambda self, key, data: (written.append(key), write(self, key, data))[1])
     done = run(lake)
     cells = read_seal(lake, done.key).cells
-    assert written[:6] == [
-        f"{cell}/{name}" for cell in cells for name in ("rows.parquet", "pictures/00.npz", "seal.json")
-    ]
-    assert [key.removeprefix(f"{done.key}/") for key in written[6:]] == [
+    files = ("rows.parquet", "curves.json", "pictures/00.npz", "seal.json")
+    assert written[:8] == [f"{cell}/{name}" for cell in cells for name in files]
+    assert [key.removeprefix(f"{done.key}/") for key in written[8:]] == [
         "table.parquet",
         "pictures/denoising-00.png",
         "pictures/anomaly-00.png",
