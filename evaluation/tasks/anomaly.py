@@ -52,8 +52,9 @@ def run(context: TaskContext) -> TaskResult:
     maps = anomaly_maps(context, samples, healthy)
     setting = f"t={config.noise_t}"
     rows = [row for method, found in maps.items() for row in _rows(context, setting, method, samples, found)]
-    rows += painted_rows(context, [s for s in shown if not s.lesion.any()][: config.painted.cases])
-    return TaskResult(rows, [_picture(samples, healthy, maps["ours"], context)], roc_curves(setting, samples, maps))
+    painting = painted_lesions(context, [s for s in shown if not s.lesion.any()][: config.painted.cases])
+    pictures = [_picture("", samples, healthy, maps["ours"], context), *painting.pictures]
+    return TaskResult([*rows, *painting.rows], pictures, roc_curves(setting, samples, maps))
 
 
 def roc_curves(setting: str, samples: Sequence[OrganSample], maps: dict[str, list[NDArray]]) -> list[Curve]:
@@ -70,28 +71,33 @@ def roc_curves(setting: str, samples: Sequence[OrganSample], maps: dict[str, lis
     return [curve for curve in curves if len(curve.points) > 2]  # a bare mask says nothing within the organ
 
 
-def painted_rows(context: TaskContext, healthy: Sequence[OrganSample]) -> list[Row]:
-    """Rows of lesions painted into healthy organs: place and noise are the same at every contrast.
+def painted_lesions(context: TaskContext, healthy: Sequence[OrganSample]) -> TaskResult:
+    """Rows of lesions painted into healthy organs, and a picture of the last contrast.
 
-    A case in whose organ the ball fits nowhere, and a set without a healthy case, are a row with that reason.
+    Place and noise are the same at every contrast. A case in whose organ the ball fits nowhere, and a set without a
+    healthy case, are a row with that reason.
     """
     config = context.config.anomaly
     if config.painted.cases and not healthy:
         reason = f"no held-out case shows the {config.organ} without a lesion, so none was painted"
-        return context.unmeasured(TASK, REGION, AUROC, "1", reason)
+        return TaskResult(context.unmeasured(TASK, REGION, AUROC, "1", reason))
     balls = [_ball(context, sample.crop.subject, sample.organ) for sample in healthy]
     placed = [(sample, ball) for sample, ball in zip(healthy, balls, strict=True) if ball is not None]
     too_small = [sample.crop.subject for sample, ball in zip(healthy, balls, strict=True) if ball is None]
     unfit = missing(AUROC, "1", f"no ball of {config.painted.radius_mm:g} mm fits into the {config.organ}")
-    rows = []
+    rows, pictures = [], []
     for contrast in config.painted.contrasts_hu:
         setting = _setting(context, contrast)
         rows += [row for subject in too_small for row in context.rows(TASK, subject, setting, "ours", [unfit])]
         samples = [painted(sample, ball, contrast) for sample, ball in placed]
         if samples:
-            for method, found in anomaly_maps(context, samples, reconstruct(context, samples)).items():
-                rows += _pixel_rows(context, setting, method, samples, found)
-    return rows + gains(rows, _setting(context, 0))
+            drawn = reconstruct(context, samples)
+            maps = anomaly_maps(context, samples, drawn)
+            rows += [
+                row for method, found in maps.items() for row in _pixel_rows(context, setting, method, samples, found)
+            ]
+            pictures = [_picture(f"painted, {contrast:g} HU, ", samples, drawn, maps["ours"], context)]
+    return TaskResult(rows + gains(rows, _setting(context, 0)), pictures)
 
 
 def _setting(context: TaskContext, contrast_hu: float) -> str:
@@ -211,7 +217,11 @@ def image_score(method: str, values: NDArray, sample: OrganSample, percentile: f
 
 
 def _picture(
-    samples: Sequence[OrganSample], healthy: Sequence[NDArray], maps: Sequence[NDArray], context: TaskContext
+    prefix: str,
+    samples: Sequence[OrganSample],
+    healthy: Sequence[NDArray],
+    maps: Sequence[NDArray],
+    context: TaskContext,
 ) -> Picture:
     i = next((k for k, s in enumerate(samples) if s.lesion.any()), 0)
     sample, window = samples[i], samples[i].crop.window
@@ -225,5 +235,5 @@ def _picture(
         Panel("image − drawn", (sample.x - healthy[i]) * np.float32(window.hu_per_unit), window.of_differences),
     ]
     subject = sample.crop.subject
-    title = f"{context.config.anomaly.organ}, {subject.source} {subject.case}"
+    title = f"{prefix}{context.config.anomaly.organ}, {subject.source} {subject.case}"
     return Picture(title, panels, (z, y, x), sample.crop.z_mm)
