@@ -378,6 +378,9 @@ def test_synthesis_is_told_the_map_and_measures_organs(stored):
     assert LIVER in context.base.anatomy_seen
     assert value(rows, method="class-mean", metric="organ_hu_error", region="abdomen") < 15
     assert {r["method"] for r in rows if r["metric"].startswith("kid[")} == {"real", "class-mean", "ours"}
+    for name in ("pixels", "random-conv3d-seed0"):
+        near = {r["method"] for r in rows if r["metric"] == f"nearest_training_distance[{name}]" and r["value"] > 0}
+        assert near == {"real", "ours"}
 
 
 def test_a_sweep_measured_twice_gives_the_same_numbers(stored):
