@@ -112,8 +112,8 @@ def training_distances(volumes: NDArray, training: NDArray, window: Window) -> l
     _, features = nearest(volume_features(volumes), volume_features(training))
     return [
         [
-            Measurement("nearest_training_distance[pixels]", "HU", float(p) * window.hu_per_unit),
-            Measurement(f"nearest_training_distance[{EXTRACTOR}]", "1", float(f)),
+            Measurement("nearest_training[pixels]", "HU", float(p) * window.hu_per_unit),
+            Measurement(f"nearest_training[{EXTRACTOR}]", "1", float(f)),
         ]
         for p, f in zip(pixels, features, strict=True)
     ]

@@ -18,6 +18,7 @@ from evaluation.features import (
     volume_features,
 )
 from evaluation.tasks.synthesis import training_distances
+from evaluation.verdict import direction
 from preprocessing.regions import WINDOWS
 
 RNG = np.random.default_rng(0)
@@ -121,6 +122,7 @@ def test_a_copied_training_volume_is_found_in_voxels_and_in_features():
     other, copied = training_distances(drawn, training, WINDOWS["chest"])
     assert [m.value for m in copied] == pytest.approx([0, 0], abs=1e-6)
     assert all(m.value > 0.01 for m in other)
+    assert {direction(m.metric) for m in copied} == {0}, "a verdict must not praise a copy"
 
 
 def test_the_distance_to_training_is_in_hu_of_the_window():

@@ -379,7 +379,7 @@ def test_synthesis_is_told_the_map_and_measures_organs(stored):
     assert value(rows, method="class-mean", metric="organ_hu_error", region="abdomen") < 15
     assert {r["method"] for r in rows if r["metric"].startswith("kid[")} == {"real", "class-mean", "ours"}
     for name in ("pixels", "random-conv3d-seed0"):
-        near = {r["method"] for r in rows if r["metric"] == f"nearest_training_distance[{name}]" and r["value"] > 0}
+        near = {r["method"] for r in rows if r["metric"] == f"nearest_training[{name}]" and r["value"] > 0}
         assert near == {"real", "ours"}
 
 
