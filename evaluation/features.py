@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import linalg
+from scipy.spatial.distance import cdist, pdist
+from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -67,12 +69,46 @@ def kernel_distance(a_NF: NDArray, b_NF: NDArray) -> float:
     return float(same - 2 * kernel(a_NF, b_NF).mean())
 
 
+def gaussian_mmd(a_NF: NDArray, b_NF: NDArray) -> float:
+    """The unbiased squared MMD with a Gaussian kernel as wide as the pooled median distance (Gretton et al. 2012)."""
+    width = float(np.median(pdist(np.concatenate([a_NF, b_NF]))))
+    gamma = 1 / (2 * width**2) if width else 1.0
+    n, m = len(a_NF), len(b_NF)
+    within = [(rbf_kernel(v, gamma=gamma).sum() - len(v)) / (len(v) * (len(v) - 1)) for v in (a_NF, b_NF)]
+    return float(sum(within) - 2 * rbf_kernel(a_NF, b_NF, gamma=gamma).sum() / (n * m))
+
+
 def feature_distances(volumes: NDArray, reference: NDArray) -> list[Measurement]:
-    """KID always, FID from 500 samples on; volumes (B, Z, Y, X) on [-1, 1], octants as samples."""
-    a_NF, b_NF = extract(volumes), extract(reference)
-    n = min(len(a_NF), len(b_NF))
-    kid = Measurement(f"kid[{EXTRACTOR}]", "1", kernel_distance(a_NF, b_NF))
+    """KID and MMD always, FID from 500 samples on; volumes (B, Z, Y, X) on [-1, 1], octants as samples.
+
+    The larger set is cut to the smaller one's number, the same volumes every time; the unit says how many samples.
+    """
+    count = min(len(volumes), len(reference))
+    a_NF, b_NF = extract(_some(volumes, count)), extract(_some(reference, count))
+    unit = f"1 (N = {len(a_NF)})"
+    found = [
+        Measurement(f"kid[{EXTRACTOR}]", unit, kernel_distance(a_NF, b_NF)),
+        Measurement(f"mmd[{EXTRACTOR}]", unit, gaussian_mmd(a_NF, b_NF)),
+    ]
     name = f"fid[{EXTRACTOR}]"
-    if n < MIN_FRECHET:
-        return [kid, missing(name, "1", f"{n} samples; below {MIN_FRECHET} read the kernel distance")]
-    return [kid, Measurement(name, "1", frechet_distance(a_NF, b_NF))]
+    if len(a_NF) < MIN_FRECHET:
+        reason = f"{len(a_NF)} samples; below {MIN_FRECHET} read the kernel distance"
+        return [*found, missing(name, unit, reason)]
+    return [*found, Measurement(name, unit, frechet_distance(a_NF, b_NF))]
+
+
+def _some(volumes: NDArray, count: int) -> NDArray:
+    chosen = np.random.default_rng(0).permutation(len(volumes))[:count]
+    return volumes[np.sort(chosen)]
+
+
+def nearest(volumes: NDArray, training: NDArray) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """For each volume (B, Z, Y, X) the index of the nearest training volume and the root mean square between them."""
+    flat, others = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (volumes, training))
+    distance = cdist(flat, others) / math.sqrt(flat.shape[1])
+    return distance.argmin(1), distance.min(1)
+
+
+def volume_features(volumes: NDArray) -> NDArray[np.float64]:
+    """One vector (B, 8·F) per volume: the features of its octants in their order."""
+    return extract(volumes).reshape(len(volumes), -1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from evaluation import baselines
 from evaluation.curves import Curve, roc_points
-from evaluation.metrics import Measurement, auroc, average_precision, missing
+from evaluation.metrics import Measurement, auroc, average_precision, missing, pro
 from evaluation.placebo import ball_mask, paint_ball, place_ball
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.crop import Subject, centre_of
@@ -198,13 +198,16 @@ def _pixel_rows(
 
 
 def pixel_metrics(values: NDArray, sample: OrganSample) -> list[Measurement]:
-    """AUROC on all voxels (which a bare organ mask wins), AUROC and average precision within the organ."""
+    """AUROC and per-region overlap on all voxels (which a bare organ mask wins) and, with precision, in the organ."""
+    everywhere = np.ones_like(sample.organ)
     inside, truth = values[sample.organ], sample.lesion[sample.organ]
     share = Measurement("lesion_share_organ", "1", float(truth.mean()))
     return [
         auroc(inside, truth, AUROC),
         average_precision(inside, truth, "ap_px_organ"),
         auroc(values.ravel(), sample.lesion.ravel(), "auroc_px_all"),
+        pro(values, sample.lesion, sample.organ, "pro_organ"),
+        pro(values, sample.lesion, everywhere, "pro_all"),
         share,
     ]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from evaluation import baselines
 from evaluation.curves import Curve
 from evaluation.metrics import Measurement, gain_ceiling_db, image_quality, missing, psnr
+from evaluation.sharpness import edge_sharpness, noise_frequencies
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.crop import crop_body
 from evaluation.tasks.noisy import NOISE_FREE, NoisySample, Setting, noisy_samples, reference_noise, settings, topped_up
@@ -206,6 +207,10 @@ def _measure(sample: NoisySample, x: NDArray, setting: Setting) -> list[Measurem
     """Quality against the reference, gain over the noisy input, and for added noise the gain as the image sees it."""
     window = sample.crop.window
     measured = image_quality(x, sample.reference, sample.mask, window, sample.against)
+    spacing = sample.crop.subject.stored.geometry(0).spacing_mm
+    error_hu = (x - sample.reference) * window.hu_per_unit
+    measured.append(edge_sharpness(x, sample.reference, sample.mask, spacing, sample.against))
+    measured += noise_frequencies(error_hu, sample.mask, spacing, sample.against)
     measured.append(_gain("psnr_gain", sample, x, sample.reference, sample.against))
     if setting.sigma and sample.against == NOISE_FREE:
         measured.append(_gain("psnr_gain_vs_image", sample, x, sample.stored, "image"))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation import baselines
-from evaluation.features import feature_distances
+from evaluation.features import EXTRACTOR, feature_distances, nearest, volume_features
 from evaluation.metrics import Measurement, missing
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays
 from evaluation.tasks.crop import Subject, image_scene
@@ -48,6 +48,7 @@ def run(context: TaskContext) -> TaskResult:
     rows = [row for method in ("class-mean", "ours") for row in _case_rows(context, method, labelled, maps, found)]
     for region in dict.fromkeys(s.region for s in labelled):
         rows += _set_rows(context, region, labelled, found)
+        rows += _memory_rows(context, region, labelled, found)
     return TaskResult(rows, _pictures(labelled, maps, found))
 
 
@@ -99,6 +100,39 @@ def _set_rows(
         for method, volumes in compared.items()
         for row in context.set_rows(TASK, region, judged, SETTING, method, feature_distances(volumes, real))
     ]
+
+
+def training_distances(volumes: NDArray, training: NDArray, window: Window) -> list[list[Measurement]]:
+    """How far each volume (B, Z, Y, X) on [-1, 1] lies from the nearest training volume: a copy has distance 0.
+
+    Root mean squares over voxels, in HU, and over the features of the extractor. Read them beside those of `real`
+    held-out volumes: drawn ones that are much nearer were memorised.
+    """
+    _, pixels = nearest(volumes, training)
+    _, features = nearest(volume_features(volumes), volume_features(training))
+    return [
+        [
+            Measurement("nearest_training[pixels]", "HU", float(p) * window.hu_per_unit),
+            Measurement(f"nearest_training[{EXTRACTOR}]", "1", float(f)),
+        ]
+        for p, f in zip(pixels, features, strict=True)
+    ]
+
+
+def _memory_rows(
+    context: TaskContext, region: RegionName, subjects: Sequence[Subject], found: dict[str, list[NDArray]]
+) -> list[Row]:
+    """Each drawn volume of a region, and each real held-out one, against all training volumes."""
+    mine = [i for i, s in enumerate(subjects) if s.region == region]
+    training = np.stack(
+        [s.window.normalise(s.stored.thumbnail(region, "image")) for s in context.subjects(region, "train")]
+    )
+    rows = []
+    for method in ("ours", "real"):
+        measured = training_distances(np.stack([found[method][i] for i in mine]), training, subjects[mine[0]].window)
+        for i, measurements in zip(mine, measured, strict=True):
+            rows += context.rows(TASK, subjects[i], SETTING, method, measurements)
+    return rows
 
 
 def _pictures(subjects: Sequence[Subject], maps: Sequence[NDArray], found: dict[str, list[NDArray]]) -> list[Picture]:

@@ -4,8 +4,22 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics import FIDMetric
 
-from evaluation.features import EXTRACTOR, extract, feature_distances, frechet_distance, kernel_distance
+from evaluation.features import (
+    EXTRACTOR,
+    extract,
+    feature_distances,
+    frechet_distance,
+    gaussian_mmd,
+    kernel_distance,
+    nearest,
+    volume_features,
+)
+from evaluation.tasks.synthesis import training_distances
+from evaluation.verdict import direction
+from preprocessing.regions import WINDOWS
 
 RNG = np.random.default_rng(0)
 
@@ -53,8 +67,8 @@ def test_the_kernel_distance_is_the_double_sum_over_distinct_pairs():
 
 
 def test_other_images_are_farther_than_like_ones_and_the_name_says_whose_features():
-    near, _ = feature_distances(volumes(6), volumes(6, seed=1))
-    far, fid = feature_distances(volumes(6, level=0.5, seed=2), volumes(6, seed=1))
+    near, _, _ = feature_distances(volumes(6), volumes(6, seed=1))
+    far, _, fid = feature_distances(volumes(6, level=0.5, seed=2), volumes(6, seed=1))
     assert far.value > 10 * abs(near.value)
     assert near.metric == f"kid[{EXTRACTOR}]"
     assert math.isnan(fid.value)
@@ -62,6 +76,56 @@ def test_other_images_are_farther_than_like_ones_and_the_name_says_whose_feature
 
 
 def test_enough_samples_have_a_frechet_distance():
-    _, fid = feature_distances(volumes(63), volumes(63, seed=1))
+    _, _, fid = feature_distances(volumes(63), volumes(63, seed=1))
     assert fid.metric == f"fid[{EXTRACTOR}]"
     assert 0 <= fid.value < 1
+
+
+def test_the_frechet_distance_is_monais_and_grows_with_noise():
+    a = RNG.normal(0, 1, (600, 5))
+    noisy = [frechet_distance(a, a + RNG.normal(0, s, a.shape)) for s in (0.5, 1, 2)]
+    assert noisy == sorted(noisy)
+    b = RNG.normal(0.3, 1.5, (600, 5))
+    theirs = FIDMetric()(torch.as_tensor(a), torch.as_tensor(b))
+    assert frechet_distance(a, b) == pytest.approx(float(theirs), rel=1e-4)
+
+
+def test_the_gaussian_mmd_is_the_double_sum_with_the_median_width():
+    a, b = RNG.normal(size=(4, 3)), RNG.normal(size=(5, 3))
+    pooled = [*a, *b]
+    width = np.median([np.linalg.norm(x - y) for i, x in enumerate(pooled) for y in pooled[:i]])
+
+    def k(x, y):
+        return math.exp(-np.sum((x - y) ** 2) / (2 * width**2))
+
+    expected = (
+        np.mean([k(a[i], a[j]) for i in range(4) for j in range(4) if i != j])
+        + np.mean([k(b[i], b[j]) for i in range(5) for j in range(5) if i != j])
+        - 2 * np.mean([k(x, y) for x in a for y in b])
+    )
+    assert gaussian_mmd(a, b) == pytest.approx(expected)
+
+
+def test_both_sets_have_the_same_number_of_samples_and_the_unit_says_it():
+    measured, again = (feature_distances(volumes(5), volumes(3, seed=1)) for _ in range(2))
+    assert {m.unit for m in measured} == {"1 (N = 24)"}
+    assert measured[:2] == again[:2]
+
+
+def test_a_copied_training_volume_is_found_in_voxels_and_in_features():
+    training = volumes(4)
+    drawn = np.stack([volumes(1, seed=9)[0], training[2]])
+    index, distance = nearest(drawn, training)
+    assert index[1] == 2
+    assert distance[0] > 0.3
+    assert nearest(volume_features(drawn), volume_features(training))[0][1] == 2
+    other, copied = training_distances(drawn, training, WINDOWS["chest"])
+    assert [m.value for m in copied] == pytest.approx([0, 0], abs=1e-6)
+    assert all(m.value > 0.01 for m in other)
+    assert {direction(m.metric) for m in copied} == {0}, "a verdict must not praise a copy"
+
+
+def test_the_distance_to_training_is_in_hu_of_the_window():
+    training = volumes(2)
+    shifted = training_distances(training + np.float32(0.01), training, WINDOWS["chest"])
+    assert shifted[0][0].value == pytest.approx(0.01 * 900, rel=1e-4)

@@ -15,6 +15,7 @@ from evaluation.metrics import (
     gain_ceiling_db,
     histogram_distance_hu,
     image_quality,
+    pro,
     psnr,
     ring,
     rmse_hu,
@@ -64,7 +65,7 @@ def test_quality_names_its_data_range_and_its_reference():
     units = {m.metric: m.unit for m in image_quality(NOISY, REFERENCE, MASK, WINDOWS["abdomen"], "noise_free")}
     assert units == {
         "psnr": "dB (range 360 HU, against noise_free)",
-        "ssim": "1 (range 360 HU, against noise_free)",
+        "ssim": "1 (window 7, range 360 HU, against noise_free)",
         "rmse": "HU (against noise_free)",
     }
 
@@ -146,3 +147,46 @@ def test_a_step_at_the_border_of_a_zone_raises_the_seam_ratio():
     assert seam_ratio(inside_changed, source, zone) == 1
     assert seam_ratio(np.where(zone, source + 500, source), source, zone) > 10
     assert math.isnan(seam_ratio(source, source, np.zeros_like(zone)))
+
+
+def pro_by_hand(scores, truth):
+    """Every threshold in turn: mean share found per lesion against the share of healthy voxels above it."""
+    lesions, count = ndimage.label(truth, np.ones((3, 3, 3)))
+    rates, overlaps = [0.0], [0.0]
+    for threshold in sorted(set(scores.ravel()), reverse=True):
+        found = scores >= threshold
+        rates.append(found[~truth].mean())
+        overlaps.append(np.mean([found[lesions == i + 1].mean() for i in range(count)]))
+    x = np.linspace(0, 0.3, 30001)
+    return np.mean(np.interp(x, rates, overlaps))
+
+
+def two_lesions():
+    truth = np.zeros((6, 8, 8), bool)
+    truth[1, 1, 1:3] = truth[3:5, 4:7, 4:7] = True
+    return truth
+
+
+def test_pro_is_the_brute_force_area_of_the_mean_overlap_per_lesion():
+    truth = two_lesions()
+    scores = np.random.default_rng(1).random(truth.shape) + 0.4 * truth
+    measured = pro(scores, truth, np.ones_like(truth), "pro")
+    assert measured.value == pytest.approx(pro_by_hand(scores, truth), abs=1e-3)
+    assert measured.unit == "1 (to FPR 0.3)"
+
+
+def test_pro_weighs_a_small_lesion_as_much_as_a_large_one():
+    truth = two_lesions()
+    everywhere, only_small = np.ones_like(truth), truth.copy()
+    only_small[3:] = False
+    assert pro(truth.astype(float), truth, everywhere, "pro").value == pytest.approx(1)
+    assert pro(only_small.astype(float), truth, everywhere, "pro").value == pytest.approx(0.5 + 0.5 * 0.15)
+    assert pro(np.zeros(truth.shape), truth, everywhere, "pro").value == pytest.approx(0.15)
+
+
+def test_pro_sees_only_what_is_inside_and_says_why_it_has_no_number():
+    truth, half = two_lesions(), np.indices((6, 8, 8))[0] < 3
+    scores = np.where(half, truth, 9.0)
+    assert pro(scores, truth, half, "pro").value == pytest.approx(1)
+    assert pro(scores, truth, ~truth, "pro").reason == "no voxel is positive"
+    assert pro(scores, truth, truth, "pro").reason == "every voxel is positive"

@@ -148,6 +148,8 @@ def test_denoising_measures_gains_against_the_noise_free_companion_beside_its_ba
     psnr = value(rows, method="noisy", metric="psnr", setting="sigma=0.15", region="chest")
     assert psnr == pytest.approx(20 * math.log10(2 / 0.15), abs=0.3)
     assert all("noise_free" in row["unit"] for row in rows if row["metric"] == "psnr")
+    for metric in ("edge_sharpness", "nps_mean_frequency", "nps_peak_frequency"):
+        assert {row["method"] for row in rows if row["metric"] == metric} == methods - {"ceiling"}
     ceiling = value(rows, method="ceiling", metric="psnr_gain_vs_image", region="abdomen")
     assert ceiling == pytest.approx(20 * math.log10(0.15 / (10 / 180)), abs=0.3)
 
@@ -180,6 +182,8 @@ def test_anomaly_scores_the_lesion_within_the_organ(stored):
     assert value(rows, method="organ-median", metric="auroc_px_organ", setting="t=500") > 0.9
     assert value(rows, method="organ-mask", metric="auroc_px_organ") == 0.5
     assert value(rows, method="organ-mask", metric="auroc_px_all", setting="t=500") > 0.8
+    assert value(rows, method="organ-mask", metric="pro_organ", setting="t=500") == pytest.approx(0.15)
+    assert value(rows, method="organ-mask", metric="pro_all", setting="t=500") > 0.5
     assert {row["method"] for row in rows if row["metric"] == "auroc_image"} == {
         "ours", "ours-centred", "organ-median", "organ-noise", "organ-mask", "label-mean",
     }  # fmt: skip
@@ -381,6 +385,9 @@ def test_synthesis_is_told_the_map_and_measures_organs(stored):
     assert LIVER in context.base.anatomy_seen
     assert value(rows, method="class-mean", metric="organ_hu_error", region="abdomen") < 15
     assert {r["method"] for r in rows if r["metric"].startswith("kid[")} == {"real", "class-mean", "ours"}
+    for name in ("pixels", "random-conv3d-seed0"):
+        near = {r["method"] for r in rows if r["metric"] == f"nearest_training[{name}]" and r["value"] > 0}
+        assert near == {"real", "ours"}
 
 
 def test_a_sweep_measured_twice_gives_the_same_numbers(stored):
