@@ -16,6 +16,7 @@ from markupsafe import Markup
 from evaluation import plots
 from evaluation.curves import Curve
 from evaluation.pictures import panel_pngs, scale_of
+from evaluation.published import SOURCE, published_of
 from evaluation.report_plots import distributions, task_plots
 from evaluation.report_tables import cases, glance, places, reasons
 from evaluation.report_texts import TASK_TEXTS
@@ -53,6 +54,7 @@ def render(given: ReportInput, now: datetime.datetime | None = None) -> str:
         glance=glance(given.aggregated),
         trainings=[_training(name, history) for name, history in given.trainings.items()],
         facts=given.facts,
+        published_in=SOURCE,
         demo=given.demo,
         num_cases=of_cases.groupby("dataset")["case"].nunique().sum(),
         num_patients=of_cases.groupby("dataset")["patient"].nunique().sum(),
@@ -79,6 +81,7 @@ def _task(task: str, given: ReportInput) -> dict[str, Any]:
         "pictures": [_picture(picture) for picture in given.pictures.get(task, ())],
         "plots": task_plots(given.curves.get(task, ())),
         "spreads": distributions(task, rows),
+        "published": published_of(task),
         "places": shown,
         "narrowest": NARROWEST.get(max((len(place["columns"]) for place in shown), default=1), "100%"),
         "reasons": reasons(rows),

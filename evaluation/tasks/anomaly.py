@@ -182,9 +182,16 @@ def _rows(
     context: TaskContext, setting: str, method: str, samples: Sequence[OrganSample], maps: Sequence[NDArray]
 ) -> list[Row]:
     rows = _pixel_rows(context, setting, method, samples, maps)
-    scores = [image_score(method, v, s, context.config.anomaly.percentile) for v, s in zip(maps, samples, strict=True)]
-    image = auroc(scores, [bool(s.lesion.any()) for s in samples], "auroc_image")
-    return rows + context.set_rows(TASK, REGION, [s.crop.subject for s in samples], setting, method, [image])
+    scored = [
+        (sample, image_score(method, values, sample, context.config.anomaly.percentile))
+        for values, sample in zip(maps, samples, strict=True)
+    ]
+    sources = sorted({sample.crop.subject.source for sample in samples})
+    for group in [sources, *([one] for one in sources if len(sources) > 1)]:  # across scanners it may find the scanner
+        some = [(sample, score) for sample, score in scored if sample.crop.subject.source in group]
+        image = auroc([score for _, score in some], [bool(s.lesion.any()) for s, _ in some], "auroc_image")
+        rows += context.set_rows(TASK, REGION, [s.crop.subject for s, _ in some], setting, method, [image])
+    return rows
 
 
 def _pixel_rows(

@@ -188,3 +188,13 @@ def test_without_a_healthy_case_the_table_says_so(stored):
     context = make_context((lake, [row for row in rows if row.split == "train" or row.lesion]))
     reasons = [row["reason"] for row in anomaly.run(context).rows if row["reason"]]
     assert "no held-out case shows the liver without a lesion, so none was painted" in reasons
+
+
+def test_cases_are_told_apart_within_each_data_set_too(tmp_path):
+    """One scanner's healthy cases against another's ill ones may only show the scanner."""
+    lake = open_lake(str(tmp_path / "lake"))
+    cases = [store_case(lake, i, split, ill) for i, (split, ill) in enumerate(PLAN[:5])]
+    named = [row.model_copy(update={"source": "b"}) if i > 2 else row for i, row in enumerate(cases)]
+    rows = anomaly.run(make_context((lake, named), small_config())).rows
+    image = [row for row in rows if row["metric"] == "auroc_image" and row["method"] == "organ-noise"]
+    assert [(row["dataset"], row["patients"]) for row in image] == [("b+made-up", 4), ("b", 2), ("made-up", 2)]

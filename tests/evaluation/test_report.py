@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from report_example import Panel, example, pictures
 
+from evaluation.config import TASKS
 from evaluation.pictures import centre_of_interest, nice, panel_pngs, plane, png, scale_of, strip
 from evaluation.plots import curves, interval_bar, ticks
+from evaluation.published import PUBLISHED
 from evaluation.report import render
 from preprocessing.regions import WINDOWS, Window
 
@@ -177,3 +179,12 @@ def test_a_picture_looks_where_something_changed():
     assert centre_of_interest(change) == (4, 5, 6)
     change[2, 3:6, 10] = (-5, 1, -5)
     assert centre_of_interest(change) == (2, 4, 10)
+
+
+def test_published_figures_stand_apart_and_are_in_no_table_of_ours():
+    html = render(example(), NOON)
+    apart = html[html.index("Published, not reproduced here") :]
+    assert "Mayo 2016, quarter dose" in apart
+    assert "RED-CNN" in apart
+    assert "published" not in set(example().table["method"])
+    assert {figure.task for figure in PUBLISHED} <= set(TASKS)

@@ -103,8 +103,9 @@ def test_folded_parts_open(open_page):
     page.get_by_text("1 more picture").click()
     assert page.locator("details.more .film").first.is_visible()
     page.get_by_text("Every case").click()
-    assert page.locator("#denoising details table").last.is_visible()
-    assert page.locator("#denoising details tbody tr").count() == 15
+    every = page.locator("#denoising details", has_text="Every case").last
+    assert every.locator("table").is_visible()
+    assert every.locator("tbody tr").count() == 15
 
 
 def canvases(film):
