@@ -4,6 +4,7 @@
 `champion` in MLflow follows, with the reason on the model's version.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ class Decision(Config):
 
     format: int = FORMAT
     stage: str = "promote"
-    run: str
+    run: str = ""
     sweep: str
     candidate: Checkpoint
     champion: Checkpoint | None = Field(None, description="who was champion before")
@@ -63,13 +64,16 @@ def read_champion(lake: Lake) -> Champion | None:
         data = lake.read(CHAMPION)
     except FileNotFoundError:
         return None
+    place = lake.url_of(CHAMPION)
     try:
-        found = Champion.model_validate_json(data)
-    except ValueError as error:
-        raise UserError(f"{lake.url_of(CHAMPION)} cannot be read ({error}); remove it and promote again") from None
-    if found.format > FORMAT:
-        raise UserError(f"{lake.url_of(CHAMPION)} is of format {found.format}; this meddiff reads up to {FORMAT}")
-    return found
+        values = json.loads(data)
+        if values["format"] > FORMAT:
+            raise UserError(
+                f"{lake.url_of(CHAMPION)} is of format {values['format']}; this meddiff reads up to {FORMAT}"
+            )
+        return Champion.model_validate(values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{place} cannot be read ({error}); remove it and promote again") from None
 
 
 def rivals(lake: Lake, candidate: Checkpoint) -> tuple[Checkpoint, ...]:
@@ -115,24 +119,29 @@ def promote_candidate(
         return read_seal_as(
             Decision, lake, key, kind="promotion", if_missing="promote again", if_damaged="promote again"
         )
-    seal, before = read_seal(lake, sweep_key), read_champion(lake)
-    table = from_parquet(lake.read(f"{sweep_key}/table.parquet"))
-    candidate, held = seal.checkpoints[0], before.checkpoint if before else None
-    promoted, reason = _decided(lake, recipe, table, seal, held, config)
-    decision = Decision(
-        run=key.rsplit("/", 1)[-1],
-        sweep=sweep_key,
-        candidate=candidate,
-        champion=held,
-        promoted=promoted,
-        reason=reason,
-    )
-    if promoted:
-        champion = Champion(checkpoint=candidate, against=held, sweep=sweep_key, reason=reason)
+    decision = _decision(lake, recipe, sweep_key, config).replace(run=key.rsplit("/", 1)[-1])
+    if decision.promoted:
+        champion = Champion(
+            checkpoint=decision.candidate, against=decision.champion, sweep=sweep_key, reason=decision.reason
+        )
         lake.write(CHAMPION, champion.model_dump_json(indent=1).encode())
-        move_alias(candidate, reason, settings)
+        move_alias(decision.candidate, decision.reason, settings)
     lake.write(seal_key(key), decision.model_dump_json(indent=1).encode())
     return decision
+
+
+def _decision(lake: Lake, recipe: Recipe, sweep_key: str, config: PromotionConfig) -> Decision:
+    """What is to be done after a sweep; the same again where that was done and not sealed."""
+    seal, before = read_seal(lake, sweep_key), read_champion(lake)
+    candidate = seal.checkpoints[0]
+    if before and before.sweep == sweep_key and before.checkpoint == candidate:
+        return Decision(
+            sweep=sweep_key, candidate=candidate, champion=before.against, promoted=True, reason=before.reason
+        )
+    held = before.checkpoint if before and _is_there(lake, before.checkpoint) else None
+    table = from_parquet(lake.read(f"{sweep_key}/table.parquet"))
+    promoted, reason = _decided(lake, recipe, table, seal, held, config)
+    return Decision(sweep=sweep_key, candidate=candidate, champion=held, promoted=promoted, reason=reason)
 
 
 def _decided(
@@ -141,8 +150,6 @@ def _decided(
     candidate, *others = seal.checkpoints
     if candidate == held:
         return False, "it is the champion already"
-    if held and not _is_there(lake, held):
-        return decide(table, candidate, None, config)
     if held and held not in others:
         raise UserError(
             f"the sweep did not measure the champion {held.name[:8]}; evaluate with "

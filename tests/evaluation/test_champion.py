@@ -2,6 +2,7 @@
 
 import pytest
 
+from evaluation import champion
 from evaluation.champion import (
     Champion,
     overlap,
@@ -95,8 +96,7 @@ def test_the_first_becomes_champion_and_mlflow_says_why(lake, settings):
     key = swept(lake, "first", ONE)
     decision = promote_candidate(lake, demo(), key, CONFIG, settings)
     assert decision.promoted
-    champion = read_champion(lake)
-    assert champion == Champion(checkpoint=ONE, sweep=key, reason=decision.reason)
+    assert read_champion(lake) == Champion(checkpoint=ONE, sweep=key, reason=decision.reason)
     client = MlflowClient(settings.mlflow_uri)
     for name in (MODEL, f"{MODEL}-superresolution"):
         assert client.get_model_version_by_alias(name, "champion").tags["meddiff.champion"] == decision.reason
@@ -129,6 +129,21 @@ def test_a_decision_is_taken_once(lake, settings):
     assert promote_candidate(lake, demo(), key, CONFIG, settings) == first
     assert read_champion(lake) is None
     assert promotion_key(key, CONFIG) != promotion_key(key, CONFIG.replace(min_patients=6))
+
+
+def test_a_promotion_that_was_killed_before_its_seal_is_finished_the_same(lake, settings, monkeypatch):
+    promote_candidate(lake, demo(), swept(lake, "first", ONE), CONFIG, settings)
+    key = swept(lake, "second", TWO, ONE, gain=1.0)
+    with monkeypatch.context() as killed:
+        killed.setattr(champion, "move_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            promote_candidate(lake, demo(), key, CONFIG, settings)
+    moved = []
+    monkeypatch.setattr(champion, "move_alias", lambda checkpoint, *_: moved.append(checkpoint))
+    decision = promote_candidate(lake, demo(), key, CONFIG, settings)
+    assert (decision.promoted, decision.champion) == (True, ONE)
+    assert moved == [TWO]
+    assert read_champion(lake).against == ONE
 
 
 def test_a_sweep_without_the_champion_is_sent_back_with_the_option_that_helps(lake, settings):
@@ -182,7 +197,6 @@ def test_a_newer_or_damaged_champion_is_refused_by_name(lake):
     lake.write("champion.json", b"{}")
     with pytest.raises(UserError, match=r"champion.json cannot be read"):
         read_champion(lake)
-    newer = Champion(format=2, checkpoint=ONE, sweep="", reason="")
-    lake.write("champion.json", newer.model_dump_json().encode())
+    lake.write("champion.json", b'{"format": 2, "something": "new"}')
     with pytest.raises(UserError, match="format 2"):
         read_champion(lake)
