@@ -117,7 +117,10 @@ def _draw(
     lesion: Callable[["AnatomyMap"], "NDArray"] | None = None,
 ) -> None:
     """A CT of a map in a file, a picture of it, and the mask of the lesion."""
+    from evaluation.pictures import centre_of_interest, png, strip
+    from evaluation.tasks.context import Panel, Picture
     from preprocessing.encoding.write import write_image, write_mask
+    from preprocessing.regions import WINDOWS
     from preprocessing.resample import resample_onto
     from training.applications.anatomy_map import read_map
     from training.applications.scan import require_result
@@ -136,12 +139,14 @@ def _draw(
     derivation = f"synthetic, {verb} from {anatomy.name}; model {model.url}"
     grid, overwrite = drawn.geometry, options.overwrite
     write_image(None, drawn.hu_zyx, output, derivation, geometry=grid, overwrite=overwrite)
-    ids = resample_onto(given.ids_ZYX, given.geometry, grid, nearest=True)
+    ids, centre = resample_onto(given.ids_ZYX, given.geometry, grid, nearest=True), None
     if mask is not None:
         own = resample_onto(mask.astype("uint8"), given.geometry, grid, nearest=True)
         write_mask(None, {"lesion": own}, lesion_path(output), geometry=grid, overwrite=overwrite)
-        ids = ids * (own == 0)
-    _drawn_picture(drawn.hu_zyx, ids, options.region, output.with_name(f"{output.name}.png"), f"{verb}, synthetic")
+        ids, centre = ids * (own == 0), centre_of_interest(own)
+    panels = [Panel("anatomy map", ids.astype("float32")), Panel("drawn", drawn.hu_zyx, WINDOWS[options.region])]
+    picture = png(strip(Picture(f"{verb}, synthetic", panels, centre)))
+    output.with_name(f"{output.name}.png").write_bytes(picture)
     size = " x ".join(str(n) for n in drawn.hu_zyx.shape)
     spacing = " x ".join(f"{mm:.3g}" for mm in dict.fromkeys(grid.spacing_mm))
     terminal.out().print(f"{output}: {size} voxels of {spacing} mm, synthetic", markup=False)
@@ -151,15 +156,6 @@ def lesion_path(output: Path) -> Path:
     """Where the mask of a drawn lesion lies beside its image."""
     ending = "".join(output.suffixes[-2:]) if output.name.endswith(".gz") else output.suffix
     return output.with_name(f"{output.name.removesuffix(ending)}_lesion{ending}")
-
-
-def _drawn_picture(hu: "NDArray", ids: "NDArray", region: RegionName, path: Path, title: str) -> None:
-    from evaluation.pictures import png, strip
-    from evaluation.tasks.context import Panel, Picture
-    from preprocessing.regions import WINDOWS
-
-    panels = [Panel("anatomy map", ids.astype("float32")), Panel("drawn", hu, WINDOWS[region])]
-    path.write_bytes(png(strip(Picture(title, panels))))
 
 
 VERBS = (synthesize, generate_lesion)
