@@ -19,6 +19,7 @@ from evaluation.config import (
     TaskName,
     used_controls,
 )
+from evaluation.extractor_files import weights_digests
 from infra.config import Config
 from infra.fingerprint import fingerprint
 from infra.lake import Lake
@@ -95,6 +96,7 @@ def _identity(cell: Cell, config: EvaluateConfig, data: str) -> dict[str, Any]:
         "region": cell.region,
         "seed": cell.seed,
         "settings": values[SETTINGS_OF_TASKS[cell.task]],
+        "extractors": weights_digests(config.synthesis.extractors) if cell.task == "synthesis" else {},
         "shared": {name: value for name, value in values.items() if name not in NO_EFFECT},
     }
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from evaluation.extractor_files import RANDOM, ExtractorName, weights_digests
 from infra.config import Config
 from infra.fingerprint import fingerprint
 from infra.tracking import MODEL
@@ -43,6 +44,10 @@ class SynthesisConfig(Config):
     cases: int = Field(8, ge=1, description="held-out maps per region")
     steps: int = Field(50, ge=1)
     start: int = Field(990, description="t of the first step")
+    extractors: tuple[ExtractorName, ...] = Field(
+        (RANDOM,),
+        description="feature networks of KID, MMD and FID; all but the random one need their weights",
+    )
 
 
 class DenoisingConfig(Config):
@@ -224,5 +229,6 @@ def evaluate_key(manifest_fingerprint: str, config: EvaluateConfig, checkpoints:
         "manifest": manifest_fingerprint,
         "config": config.model_dump(mode="json", exclude={"workers"}),
         "checkpoints": [checkpoint.model_dump(mode="json") for checkpoint in checkpoints],
+        "extractors": weights_digests(config.synthesis.extractors) if "synthesis" in config.tasks else {},
     }
     return f"runs/evaluate/{fingerprint(values)}"

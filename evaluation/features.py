@@ -1,52 +1,20 @@
-"""Features of volumes and distances between sets of them.
+"""Distances between sets of volumes in the features of a network, and the nearest neighbour in another set.
 
-The extractor is random: three strided 3-D convolutions whose weights follow from a fixed seed, named
-`random-conv3d-seed0`. It needs no download and is a regression guard, never a claim about quality; its name is part of
-every metric's name. Letters: B batch, F features, N samples.
+The network's name is part of every metric's name. Letters: B batch, F features, N samples.
 """
 
-import itertools
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import linalg
 from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics.pairwise import rbf_kernel
-from torch import Tensor, nn
-from torch.nn import functional
 
+from evaluation.extractors import Extractor, extract_random
 from evaluation.metrics import Measurement, missing
 
-EXTRACTOR = "random-conv3d-seed0"
-CHANNELS = (1, 8, 16, 32)
 MIN_FRECHET = 500  # samples below which a Fréchet distance says more of N than of the images
-
-
-class RandomFeatures(nn.Module):
-    """32 features of each octant of a volume on [-1, 1]: means of randomly convolved, rectified values."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.weights = [
-            torch.randn((after, before, 3, 3, 3), generator=generator) * math.sqrt(2 / (27 * before))
-            for before, after in itertools.pairwise(CHANNELS)
-        ]
-
-    @torch.no_grad()
-    def forward(self, x_BZYX: Tensor) -> Tensor:
-        """Features (8·B, F): eight octants per volume, each one sample."""
-        h = x_BZYX[:, None].float()
-        for weight in self.weights:
-            h = functional.leaky_relu(functional.conv3d(h, weight, stride=2, padding=1), 0.2)
-        return functional.adaptive_avg_pool3d(h, 2).movedim(1, -1).flatten(0, 3)
-
-
-def extract(volumes_BZYX: NDArray) -> NDArray[np.float64]:
-    """Features (N, F) of volumes on [-1, 1], by the extractor of this module."""
-    return RandomFeatures()(torch.as_tensor(np.asarray(volumes_BZYX, np.float32))).double().numpy()
 
 
 def frechet_distance(a_NF: NDArray, b_NF: NDArray) -> float:
@@ -78,23 +46,41 @@ def gaussian_mmd(a_NF: NDArray, b_NF: NDArray) -> float:
     return float(sum(within) - 2 * rbf_kernel(a_NF, b_NF, gamma=gamma).sum() / (n * m))
 
 
-def feature_distances(volumes: NDArray, reference: NDArray) -> list[Measurement]:
-    """KID and MMD always, FID from 500 samples on; volumes (B, Z, Y, X) on [-1, 1], octants as samples.
+def feature_distances(volumes: NDArray, reference: NDArray, extractor: Extractor) -> list[Measurement]:
+    """KID and MMD always, FID from 500 samples on; volumes (B, Z, Y, X) on [-1, 1].
 
-    The larger set is cut to the smaller one's number, the same volumes every time; the unit says how many samples.
+    The larger set is cut to the smaller one's number, the same volumes every time; the unit says how many samples. A
+    network that looks at planes has one distance for each, and their mean.
     """
     count = min(len(volumes), len(reference))
-    a_NF, b_NF = extract(_some(volumes, count)), extract(_some(reference, count))
+    ours, theirs = (extractor.extract(_some(v, count)) for v in (volumes, reference))
+    by_plane = [distances(ours[p], theirs[p], " ".join(filter(None, (extractor.name, p)))) for p in ours]
+    if len(by_plane) == 1:
+        return by_plane[0]
+    means = [_mean(kind, extractor.name) for kind in zip(*by_plane, strict=True)]
+    return [*means, *(one for plane in by_plane for one in plane)]
+
+
+def distances(a_NF: NDArray, b_NF: NDArray, name: str) -> list[Measurement]:
+    """KID, MMD and FID of two sets of equally many features."""
     unit = f"1 (N = {len(a_NF)})"
-    found = [
-        Measurement(f"kid[{EXTRACTOR}]", unit, kernel_distance(a_NF, b_NF)),
-        Measurement(f"mmd[{EXTRACTOR}]", unit, gaussian_mmd(a_NF, b_NF)),
-    ]
-    name = f"fid[{EXTRACTOR}]"
+    found = [Measurement(f"{kind}[{name}]", unit, value) for kind, value in _kernel_distances(a_NF, b_NF).items()]
     if len(a_NF) < MIN_FRECHET:
         reason = f"{len(a_NF)} samples; below {MIN_FRECHET} read the kernel distance"
-        return [*found, missing(name, unit, reason)]
-    return [*found, Measurement(name, unit, frechet_distance(a_NF, b_NF))]
+        return [*found, missing(f"fid[{name}]", unit, reason)]
+    return [*found, Measurement(f"fid[{name}]", unit, frechet_distance(a_NF, b_NF))]
+
+
+def _kernel_distances(a_NF: NDArray, b_NF: NDArray) -> dict[str, float]:
+    if len(a_NF) < 2:
+        return {"kid": math.nan, "mmd": math.nan}
+    return {"kid": kernel_distance(a_NF, b_NF), "mmd": gaussian_mmd(a_NF, b_NF)}
+
+
+def _mean(of_planes: tuple[Measurement, ...], name: str) -> Measurement:
+    first = of_planes[0]
+    value = float(np.mean([one.value for one in of_planes]))
+    return Measurement(f"{first.metric.partition('[')[0]}[{name}]", first.unit, value, first.reason)
 
 
 def _some(volumes: NDArray, count: int) -> NDArray:
@@ -111,4 +97,4 @@ def nearest(volumes: NDArray, training: NDArray) -> tuple[NDArray[np.intp], NDAr
 
 def volume_features(volumes: NDArray) -> NDArray[np.float64]:
     """One vector (B, 8·F) per volume: the features of its octants in their order."""
-    return extract(volumes).reshape(len(volumes), -1)
+    return extract_random(volumes).reshape(len(volumes), -1)

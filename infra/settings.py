@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     s3_region: str = Field("us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI")
 
+    features: Path | None = Field(None, description="folder of feature networks' weights; none = <home>/features")
+
     totalsegmentator: str = Field("", description="its command; empty = looked up on PATH")
     totalsegmentator_device: Literal["gpu", "cpu"] = "gpu"
     totalsegmentator_timeout_s: int = Field(3600, ge=1, description="for one case")
@@ -32,7 +34,7 @@ class Settings(BaseSettings):
     )
     totalseg_weights: Path | None = Field(None, validation_alias="TOTALSEG_WEIGHTS_PATH")
 
-    @field_validator("home", "totalseg_home", "totalseg_weights")
+    @field_validator("home", "features", "totalseg_home", "totalseg_weights")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         if path is None:

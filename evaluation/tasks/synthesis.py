@@ -12,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation import baselines
-from evaluation.features import EXTRACTOR, feature_distances, nearest, volume_features
+from evaluation.extractor_files import RANDOM
+from evaluation.extractors import open_extractor
+from evaluation.features import feature_distances, nearest, volume_features
 from evaluation.metrics import Measurement, missing
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays
 from evaluation.tasks.crop import Subject, image_scene
+from infra.errors import UserError
 from preprocessing.anatomy import BACKGROUND, BODY
 from preprocessing.case import RegionName
 from preprocessing.regions import Window
@@ -87,7 +90,10 @@ def _case_rows(
 def _set_rows(
     context: TaskContext, region: RegionName, subjects: Sequence[Subject], found: dict[str, list[NDArray]]
 ) -> list[Row]:
-    """Feature distances of one region against the real held-out volumes; `real` is training against test."""
+    """Feature distances of one region against the real held-out volumes; `real` is training against test.
+
+    A feature network whose weights are not there is a row with that reason.
+    """
     mine = [i for i, s in enumerate(subjects) if s.region == region]
     judged = [subjects[i] for i in mine]
     real = np.stack([found["real"][i] for i in mine])
@@ -95,11 +101,18 @@ def _set_rows(
     others = [s.window.normalise(s.stored.thumbnail(region, "image")) for s in training]
     compared = {method: np.stack([found[method][i] for i in mine]) for method in ("class-mean", "ours")}
     compared["real"] = np.stack(others)
-    return [
-        row
-        for method, volumes in compared.items()
-        for row in context.set_rows(TASK, region, judged, SETTING, method, feature_distances(volumes, real))
-    ]
+    rows = []
+    for name in context.config.synthesis.extractors:
+        try:
+            extractor = open_extractor(name)
+        except UserError as error:
+            lost = missing(f"kid[{name}]", "1", str(error))
+            rows += context.set_rows(TASK, region, judged, SETTING, "ours", [lost])
+            continue
+        for method, volumes in compared.items():
+            measured = feature_distances(volumes, real, extractor)
+            rows += context.set_rows(TASK, region, judged, SETTING, method, measured)
+    return rows
 
 
 def training_distances(volumes: NDArray, training: NDArray, window: Window) -> list[list[Measurement]]:
@@ -113,7 +126,7 @@ def training_distances(volumes: NDArray, training: NDArray, window: Window) -> l
     return [
         [
             Measurement("nearest_training[pixels]", "HU", float(p) * window.hu_per_unit),
-            Measurement(f"nearest_training[{EXTRACTOR}]", "1", float(f)),
+            Measurement(f"nearest_training[{RANDOM}]", "1", float(f)),
         ]
         for p, f in zip(pixels, features, strict=True)
     ]

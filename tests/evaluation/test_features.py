@@ -7,9 +7,9 @@ import pytest
 import torch
 from monai.metrics import FIDMetric
 
+from evaluation.extractor_files import RANDOM
+from evaluation.extractors import Extractor, open_extractor
 from evaluation.features import (
-    EXTRACTOR,
-    extract,
     feature_distances,
     frechet_distance,
     gaussian_mmd,
@@ -22,26 +22,11 @@ from evaluation.verdict import direction
 from preprocessing.regions import WINDOWS
 
 RNG = np.random.default_rng(0)
+RANDOM_NETWORK = open_extractor(RANDOM)
 
 
 def volumes(count, level=0.0, seed=0):
     return np.random.default_rng(seed).normal(level, 0.3, (count, 16, 16, 16)).astype(np.float32)
-
-
-def test_the_extractor_gives_one_vector_per_octant_and_does_not_change():
-    features = extract(volumes(2))
-    assert features.shape == (16, 32)
-    np.testing.assert_array_equal(features, extract(volumes(2)))
-    assert features[0, :4] == pytest.approx([-0.02668, 0.29150, -0.00945, -0.00801], abs=1e-4)
-
-
-def test_an_octant_sees_its_own_corner():
-    x = np.zeros((2, 32, 32, 32), np.float32)
-    x[1, :8, :8, :8] = 1
-    before, after = extract(x[:1]), extract(x[1:])
-    changed = np.abs(after - before).max(1) > 1e-6
-    assert changed[0]
-    assert not changed[-1]
 
 
 def test_the_frechet_distance_of_normal_sets_is_the_closed_form():
@@ -67,17 +52,17 @@ def test_the_kernel_distance_is_the_double_sum_over_distinct_pairs():
 
 
 def test_other_images_are_farther_than_like_ones_and_the_name_says_whose_features():
-    near, _, _ = feature_distances(volumes(6), volumes(6, seed=1))
-    far, _, fid = feature_distances(volumes(6, level=0.5, seed=2), volumes(6, seed=1))
+    near, _, _ = feature_distances(volumes(6), volumes(6, seed=1), RANDOM_NETWORK)
+    far, _, fid = feature_distances(volumes(6, level=0.5, seed=2), volumes(6, seed=1), RANDOM_NETWORK)
     assert far.value > 10 * abs(near.value)
-    assert near.metric == f"kid[{EXTRACTOR}]"
+    assert near.metric == f"kid[{RANDOM}]"
     assert math.isnan(fid.value)
     assert "48 samples" in fid.reason
 
 
 def test_enough_samples_have_a_frechet_distance():
-    _, _, fid = feature_distances(volumes(63), volumes(63, seed=1))
-    assert fid.metric == f"fid[{EXTRACTOR}]"
+    _, _, fid = feature_distances(volumes(63), volumes(63, seed=1), RANDOM_NETWORK)
+    assert fid.metric == f"fid[{RANDOM}]"
     assert 0 <= fid.value < 1
 
 
@@ -107,7 +92,7 @@ def test_the_gaussian_mmd_is_the_double_sum_with_the_median_width():
 
 
 def test_both_sets_have_the_same_number_of_samples_and_the_unit_says_it():
-    measured, again = (feature_distances(volumes(5), volumes(3, seed=1)) for _ in range(2))
+    measured, again = (feature_distances(volumes(5), volumes(3, seed=1), RANDOM_NETWORK) for _ in range(2))
     assert {m.unit for m in measured} == {"1 (N = 24)"}
     assert measured[:2] == again[:2]
 
@@ -129,3 +114,18 @@ def test_the_distance_to_training_is_in_hu_of_the_window():
     training = volumes(2)
     shifted = training_distances(training + np.float32(0.01), training, WINDOWS["chest"])
     assert shifted[0][0].value == pytest.approx(0.01 * 900, rel=1e-4)
+
+
+def test_a_network_that_looks_at_planes_has_a_distance_for_each_and_their_mean():
+    """Coronal features that differ, axial ones that do not."""
+
+    def extract(x):
+        own = np.random.default_rng(len(x)).normal(size=(200, 3))
+        return {"axial": own, "coronal": own + x.mean()}
+
+    found = feature_distances(np.ones((4, 2, 2, 2)), np.zeros((4, 2, 2, 2)), Extractor("net 1a", extract))
+    values = {one.metric: one.value for one in found}
+    planes = ("", " axial", " coronal")
+    assert set(values) == {f"{kind}[net 1a{plane}]" for kind in ("kid", "mmd", "fid") for plane in planes}
+    assert values["kid[net 1a]"] == pytest.approx((values["kid[net 1a axial]"] + values["kid[net 1a coronal]"]) / 2)
+    assert values["mmd[net 1a coronal]"] > 10 * abs(values["mmd[net 1a axial]"])
