@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from preprocessing.regions import Window
 
+COST = "noise_estimates"  # of a method, per voxel
 DATA_RANGE = 2.0  # of the [-1, 1] scale: the window's width
 SSIM_WINDOW = 7  # voxels, uniform
 PRO_FPR = 0.3  # share of false positives up to which the per-region overlap is integrated

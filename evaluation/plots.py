@@ -96,6 +96,36 @@ def _square_axis(place: Place, reach: float, height: float, x_label: str, y_labe
     return "".join(parts)
 
 
+def cost(points: Sequence[tuple[str, str, float, float]], y_label: str) -> str:
+    """(name, kind, noise estimates, quality) as named dots; estimates on a scale of powers of two that begins at 0."""
+    right = max(math.log2(1 + x) for _, _, x, _ in points) or 1.0
+    low, high = min(y for *_, y in points), max(y for *_, y in points)
+    low, high = (low - 0.5, high + 0.5) if low == high else (low, high)
+    margin = 0.08 * (high - low)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = LEFT + 8 + math.log2(1 + x) / right * (WIDTH - LEFT - RIGHT - 84)  # room for the last one's name
+        return across, TOP + (high + margin - y) / (high - low + 2 * margin) * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for value in ticks(low, high):
+        _, y = place(0, value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for value in sorted({x for _, _, x, _ in points}):
+        x, _ = place(value, low)
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 7 - LINE}" text-anchor="middle">{value:g}</text>')
+    for name, kind, at, value in points:
+        x, y = place(at, value)
+        dot = f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+        text = f'<text class="name" x="{x + 8:.1f}" y="{y + 4:.1f}">{escape(name)}</text>'
+        parts.append(f'<g class="{escape(kind)}">{dot}{text}</g>')
+    middle, said = (LEFT + WIDTH - RIGHT) / 2, "noise estimates per voxel"
+    parts.append(f'<text class="tick" x="{middle:g}" y="{HEIGHT - 7}" text-anchor="middle">{said}</text>')
+    label = escape(f"{y_label} over {said}: {', '.join(name for name, *_ in points)}")
+    return f'<svg class="cost" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
 def distribution(rows: Sequence[tuple[str, str, Sequence[float]]], x_label: str) -> str:
     """One row per (name, kind, values): a dot per patient and a bar at their mean, on a common axis."""
     values = [value for _, _, of_row in rows for value in of_row]

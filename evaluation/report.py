@@ -17,7 +17,7 @@ from evaluation import plots
 from evaluation.curves import Curve
 from evaluation.pictures import panel_pngs, scale_of
 from evaluation.published import SOURCE, published_of
-from evaluation.report_plots import distributions, task_plots
+from evaluation.report_plots import costs, distributions, task_plots
 from evaluation.report_tables import cases, glance, places, reasons
 from evaluation.report_texts import TASK_TEXTS
 from evaluation.slices import slices_of, start_of, strip_of_slices
@@ -79,7 +79,7 @@ def _task(task: str, given: ReportInput) -> dict[str, Any]:
         "asked": asked,
         "conclude": conclude,
         "pictures": [_picture(picture) for picture in given.pictures.get(task, ())],
-        "plots": task_plots(given.curves.get(task, ())),
+        "plots": [*costs(task, aggregated), *task_plots(given.curves.get(task, ()))],
         "spreads": distributions(task, rows),
         "published": published_of(task),
         "places": shown,

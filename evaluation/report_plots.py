@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from evaluation import plots
 from evaluation.curves import Curve, by_place
+from evaluation.metrics import COST
 from evaluation.report_tables import KINDS, metric_name, where
 from evaluation.verdict import kind, primary_metrics
 
@@ -29,6 +30,24 @@ def _plot(key: tuple[str, str, str], curves: Sequence[Curve]) -> dict[str, Any]:
         reach = 1.05 * max(max(point) for points in series.values() for point in points)
         svg = plots.square(series, "true σ, scale [−1, 1]", "estimated σ", joined=False, reach=reach)
     return {"title": TITLES[name], "where": where(region, setting), "svg": Markup(svg), "legend": list(series)}
+
+
+def costs(task: str, aggregated: pd.DataFrame) -> list[dict[str, Any]]:
+    """Quality over noise estimates per voxel, for the first leading metric, where methods of different cost compete."""
+    found = []
+    for (region, setting), rows in aggregated[aggregated["mean"].notna()].groupby(["region", "setting"], sort=False):
+        cost = rows[rows["metric"] == COST].set_index("method")["mean"]
+        leading = primary_metrics(task, [name for name in dict.fromkeys(rows["metric"]) if name != COST])[:1]
+        if cost.nunique() < 3:  # classical methods cost nothing: with one of ours there is no trade
+            continue
+        quality = rows[rows["metric"].isin(leading) & rows["method"].isin(cost.index)]
+        points = [
+            (row["method"], kind(row["method"]), cost[row["method"]], row["mean"]) for _, row in quality.iterrows()
+        ]
+        svg = plots.cost(points, metric_name(*quality[["metric", "unit"]].iloc[0]))
+        title = f"Cost and {metric_name(leading[0], '')}"
+        found.append({"title": title, "where": where(region, setting), "svg": Markup(svg), "legend": []})
+    return found
 
 
 def distributions(task: str, rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evaluation import baselines
 from evaluation.curves import Curve
-from evaluation.metrics import Measurement, gain_ceiling_db, image_quality, missing, psnr
+from evaluation.metrics import COST, Measurement, gain_ceiling_db, image_quality, missing, psnr
 from evaluation.sharpness import edge_sharpness, noise_frequencies
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.crop import crop_body
@@ -51,9 +51,30 @@ def run(context: TaskContext) -> TaskResult:
         found = estimates(context, setting, noisy_samples(context, crops["val"], setting), test)
         result.rows.extend(row for method, xs in found.items() for row in _rows(context, setting, method, test, xs))
         result.rows.extend(row for sample in test for row in _ceiling_rows(context, setting, sample))
+        result.rows.extend(cost_rows(context, setting, test, list(found)))
         result.pictures.extend(_pictures(setting, test, found))
         result.curves.extend(sigma_curves(setting, test))
     return result
+
+
+def cost_rows(
+    context: TaskContext, setting: Setting, samples: Sequence[NoisySample], methods: Sequence[str]
+) -> list[Row]:
+    """How many noise estimates of every voxel a method takes: what it costs, whatever the machine."""
+    config = context.config.denoising
+    steps = dict.fromkeys(baselines.CANDIDATES, 0) | {
+        "ours-mean": 1,
+        "ours-restore": config.restore_steps,
+        "ours-sample": config.sample_steps,
+    }
+    rows = []
+    for region in dict.fromkeys(s.crop.subject.region for s in samples):
+        subjects = [s.crop.subject for s in samples if s.crop.subject.region == region]
+        for method in methods:
+            if method in steps:
+                cost = Measurement(COST, "per voxel", steps[method])
+                rows += context.set_rows(TASK, region, subjects, setting.name, method, [cost])
+    return rows
 
 
 def sigma_curves(setting: Setting, samples: Sequence[NoisySample]) -> list[Curve]:

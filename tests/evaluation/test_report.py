@@ -53,8 +53,8 @@ def test_the_page_loads_nothing_from_anywhere(html):
 
 def test_numbers_stand_beside_baselines_with_count_and_interval(html):
     text = re.sub(r"<[^>]+>", " ", html)
-    assert re.search(r"ours-mean\s+5&nbsp;/&nbsp;5\s+31\.20\s+\[31\.08, 31\.32\]", text)
-    assert re.search(r"tv\s+5&nbsp;/&nbsp;5\s+29\.20", text)
+    assert re.search(r"ours-mean\s+5&nbsp;/&nbsp;5\s+1\.00\s+31\.20\s+\[31\.08, 31\.32\]", text)
+    assert re.search(r"tv\s+5&nbsp;/&nbsp;5\s+0\.000\s+29\.20", text)
     assert "range 1800 HU, against noise free" in text
 
 

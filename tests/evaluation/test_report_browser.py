@@ -105,7 +105,7 @@ def test_folded_parts_open(open_page):
     page.get_by_text("Every case").click()
     every = page.locator("#denoising details", has_text="Every case").last
     assert every.locator("table").is_visible()
-    assert every.locator("tbody tr").count() == 15
+    assert every.locator("tbody tr").count() == 20
 
 
 def canvases(film):
@@ -155,5 +155,7 @@ def test_plots_are_seen_with_their_legends(open_page):
     assert sigma.locator("circle.series").count() == 3
     page.get_by_text("spread over patients").first.click()
     assert page.locator("svg.spread .dot").first.is_visible()
+    cost = page.locator(".plot", has_text="Cost and PSNR").first
+    assert sorted(cost.locator(".name").all_text_contents()) == ["ours-mean", "ours-restore", "tv"]
     for plot in page.locator(".plot svg").all():
         assert plot.bounding_box()["width"] <= 390

@@ -154,6 +154,18 @@ def test_denoising_measures_gains_against_the_noise_free_companion_beside_its_ba
     assert ceiling == pytest.approx(20 * math.log10(0.15 / (10 / 180)), abs=0.3)
 
 
+def test_denoising_says_what_each_method_costs(stored):
+    config = small_config()
+    own = config.denoising.replace(restore_steps=3, sample_steps=4)
+    rows = run_task("denoising", make_context(stored, config.replace(denoising=own))).rows
+    cost = {(r["setting"], r["method"]): r["value"] for r in rows if r["metric"] == "noise_estimates"}
+    assert {m: cost["sigma=0.15", m] for m in ("tv", "ours-mean", "ours-restore", "ours-sample")} == {
+        "tv": 0, "ours-mean": 1, "ours-restore": 3, "ours-sample": 4
+    }  # fmt: skip
+    assert ("low_dose", "ours-restore") not in cost
+    assert ("sigma=0.15", "noisy") not in cost
+
+
 def test_denoising_asks_the_network_at_the_noise_level(stored):
     context = make_context(stored, small_config())
     run_task("denoising", context)
