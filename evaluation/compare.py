@@ -81,7 +81,7 @@ def _values(table: pd.DataFrame, leading: set[tuple[str, str]] | None) -> dict[K
         pairs = zip(measured["task"], measured["metric"], strict=True)
         measured = measured[np.array([pair in leading for pair in pairs], bool)]
     groups = measured.groupby(list(KEY), sort=False)
-    return {tuple(map(str, key)): rows.groupby(["patient", "case"])["value"].mean() for key, rows in groups}
+    return {tuple(map(str, key)): rows.groupby(["patient", "case", "patients"])["value"].mean() for key, rows in groups}
 
 
 def _rows(first: _Run, other: _Run) -> list[dict[str, Any]]:
@@ -97,10 +97,17 @@ def _row(key: Key, first: _Run, other: _Run) -> dict[str, Any]:
         return _apart(left, right, _why_absent(key, lacking))
     common = left.index.intersection(right.index)
     if common.empty:
-        return _apart(left, right, "the two have no patient in common")
+        return _apart(left, right, _why_unpaired(left, right))
     if (common.get_level_values("patient") == "").all():
         return _apart(left, right, WHOLE_SET) | {"delta": float(right.mean() - left.mean())}
     return _apart(left, right, "") | _paired(_by_patient(left[common]), _by_patient(right[common]))
+
+
+def _why_unpaired(left: pd.Series, right: pd.Series) -> str:
+    """A distance between sets depends on their size, so only sets of one size are compared."""
+    if any((values.index.get_level_values("patient") != "").any() for values in (left, right)):
+        return "the two have no patient in common"
+    return f"numbers of sets of {_own(left)[0]} and {_own(right)[0]} patients"
 
 
 def _by_patient(values: pd.Series) -> NDArray[np.float64]:
@@ -122,7 +129,8 @@ def _own(values: pd.Series | None) -> tuple[int, float]:
     if values is None:
         return 0, math.nan
     means = values.groupby("patient").mean()
-    return int((means.index != "").sum()), float(means.mean())
+    named = int((means.index != "").sum())
+    return named or int(values.index.get_level_values("patients").max()), float(means.mean())
 
 
 def _paired(left: NDArray[np.float64], right: NDArray[np.float64]) -> dict[str, Any]:

@@ -207,3 +207,11 @@ def test_saved_files_hold_the_same_rows(tmp_path):
 def test_signs_are_typographic():
     assert (signed(1.5), signed(-1.5), signed(0.0)) == ("+1.50", "−1.50", "0.000")
     assert cells(only(compared([row(1.0)], [row(2.0, patient="Q")])))[-1] == "the two have no patient in common"
+
+
+def test_numbers_of_sets_of_other_sizes_are_not_compared():
+    first, other = (row(0.2, "ours", "", task="synthesis", metric="kid", patients=size) for size in (9, 20))
+    line = only(compared([first], [other]))
+    assert math.isnan(line["delta"])
+    assert (line["patients_first"], line["patients"]) == (9, 20)
+    assert (line["verdict"], line["reason"]) == ("", "numbers of sets of 9 and 20 patients")

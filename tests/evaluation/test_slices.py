@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from report_example import Panel, Picture
 
+from evaluation.pictures import scale_of
 from evaluation.slices import EDGE, MOST, chosen, slices_of, start_of, strip_of_slices
-from preprocessing.regions import WINDOWS
+from preprocessing.regions import WINDOWS, Window
 
 
 def picture(shape, **more):
@@ -65,3 +66,16 @@ def test_equal_panels_give_equal_bytes():
     assert strip_of_slices(picture((3, 9, 9)).panels[0], [0, 2]) == strip_of_slices(
         picture((3, 9, 9)).panels[0], [0, 2]
     )
+
+
+@pytest.mark.parametrize("window", [Window(450, 0), None])
+def test_a_colour_map_keeps_its_colours(window):
+    panel = Panel("map", np.random.default_rng(0).normal(0, 90, (3, 20, 16)).astype(np.float32), window)
+    shown = np.asarray(Image.open(io.BytesIO(strip_of_slices(panel, range(3)))).convert("RGB"))
+    np.testing.assert_array_equal(shown, scale_of(panel).paint(panel.image.reshape(60, 16)))
+
+
+def test_grey_is_near_what_it_shows():
+    panel = Panel("ct", np.random.default_rng(0).normal(-400, 60, (3, 40, 32)).astype(np.float32), WINDOWS["chest"])
+    shown = np.asarray(Image.open(io.BytesIO(strip_of_slices(panel, range(3)))).convert("L"), float)
+    assert np.abs(shown - scale_of(panel).paint(panel.image.reshape(120, 32))[..., 0]).mean() < 0.02 * 255
