@@ -23,7 +23,10 @@ def task_plots(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
 def _plot(key: tuple[str, str, str], curves: Sequence[Curve]) -> dict[str, Any]:
     name, region, setting = key
-    series = {curve.series: curve.points for curve in sorted(curves, key=lambda curve: kind(curve.series) != "ours")}
+    series: dict[str, tuple[tuple[float, float], ...]] = {}
+    for curve in sorted(curves, key=lambda curve: kind(curve.series) != "ours"):
+        if name == "sigma" or curve.series not in series:  # points of every noise level, a line of the first seed
+            series[curve.series] = series.get(curve.series, ()) + curve.points
     if name == "roc":
         svg = plots.square(series, "false positive rate", "true positive rate", joined=True, reach=1.0)
     else:

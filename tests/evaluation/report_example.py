@@ -60,8 +60,9 @@ def curves():
     where = {"region": "abdomen", "setting": "t=500"}
     roc = [Curve(kind="roc", **where, series=name, points=points)
            for name, points in (("organ-median", straight), ("ours", bent))]  # fmt: skip
-    level = ((0.05, 0.06), (0.15, 0.14), (0.15, 0.16))
-    return {"denoising": [*roc, Curve(kind="sigma", region="chest", setting="", series="added", points=level)]}
+    levels = ((0.05, 0.06),), ((0.15, 0.14), (0.15, 0.16))
+    sigma = [Curve(kind="sigma", region="chest", setting="", series="added", points=points) for points in levels]
+    return {"denoising": [*roc, *sigma]}
 
 
 def history():
