@@ -25,7 +25,7 @@ from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import RegionName
 from preprocessing.manifest import IDENTITY, Manifest
-from training.runs import FORMAT, read_seal_as, run_exists
+from training.runs import FORMAT, read_seal_as
 
 NO_EFFECT = {"preset", "tasks", "regions", "seeds", "workers", *SETTINGS_OF_TASKS}  # of the config, on one cell
 
@@ -76,8 +76,11 @@ def cells_of(config: EvaluateConfig, checkpoints: Sequence[Checkpoint], manifest
 def cell_keys(cells: Sequence[Cell], config: EvaluateConfig, manifest: Manifest) -> Iterator[str]:
     """Where each cell lies in the lake."""
     data = {region: region_fingerprint(manifest, region) for region in dict.fromkeys(cell.region for cell in cells)}
+    values = config.model_dump(mode="json")
+    extractors = weights_digests(config.synthesis.extractors)
     for cell in cells:
-        yield f"runs/cells/{fingerprint(_identity(cell, config, data[cell.region]))}"
+        networks = extractors if cell.task == "synthesis" else {}
+        yield f"runs/cells/{fingerprint(_identity(cell, values, data[cell.region], networks))}"
 
 
 def region_fingerprint(manifest: Manifest, region: RegionName) -> str:
@@ -85,8 +88,7 @@ def region_fingerprint(manifest: Manifest, region: RegionName) -> str:
     return fingerprint([manifest.paper_like, manifest.sealed(region=region)[list(IDENTITY)].to_numpy().tolist()])
 
 
-def _identity(cell: Cell, config: EvaluateConfig, data: str) -> dict[str, Any]:
-    values = config.model_dump(mode="json")
+def _identity(cell: Cell, values: dict[str, Any], data: str, extractors: dict[str, str]) -> dict[str, Any]:
     return {
         "version": MEASUREMENT_VERSION,
         "data": data,
@@ -96,14 +98,9 @@ def _identity(cell: Cell, config: EvaluateConfig, data: str) -> dict[str, Any]:
         "region": cell.region,
         "seed": cell.seed,
         "settings": values[SETTINGS_OF_TASKS[cell.task]],
-        "extractors": weights_digests(config.synthesis.extractors) if cell.task == "synthesis" else {},
+        "extractors": extractors,
         "shared": {name: value for name, value in values.items() if name not in NO_EFFECT},
     }
-
-
-def is_measured(lake: Lake, key: str) -> bool:
-    """Whether a cell is sealed."""
-    return run_exists(lake, key)
 
 
 def read_cell_seal(lake: Lake, key: str) -> CellSeal:

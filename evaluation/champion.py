@@ -5,7 +5,6 @@
 """
 
 import json
-import logging
 from collections.abc import Sequence
 
 import pandas as pd
@@ -25,7 +24,6 @@ from preprocessing.manifest import Manifest, manifest_numbers, read_fingerprint,
 from preprocessing.recipe import Recipe
 from training.runs import read_run, read_seal_as, run_exists, seal_key
 
-logger = logging.getLogger(__name__)
 FORMAT = 1
 CHAMPION = "champion.json"
 TRAINED_ON = ("train", "val")
@@ -53,6 +51,12 @@ class Decision(Config):
     promoted: bool
     reason: str
 
+    @property
+    def said(self) -> str:
+        """For people."""
+        became = "is champion now" if self.promoted else "does not become champion"
+        return f"{self.candidate.short} {became}: {self.reason}"
+
 
 def read_champion(lake: Lake) -> Champion | None:
     """The champion of a lake; None where there is none yet.
@@ -68,9 +72,7 @@ def read_champion(lake: Lake) -> Champion | None:
     try:
         values = json.loads(data)
         if values["format"] > FORMAT:
-            raise UserError(
-                f"{lake.url_of(CHAMPION)} is of format {values['format']}; this meddiff reads up to {FORMAT}"
-            )
+            raise UserError(f"{place} is of format {values['format']}; this meddiff reads up to {FORMAT}")
         return Champion.model_validate(values)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{place} cannot be read ({error}); remove it and promote again") from None
@@ -152,7 +154,7 @@ def _decided(
         return False, "it is the champion already"
     if held and held not in others:
         raise UserError(
-            f"the sweep did not measure the champion {held.name[:8]}; evaluate with "
+            f"the sweep did not measure the champion {held.short}; evaluate with "
             f"--beside {','.join([held.base, *held.controls.values()])} first"
         )
     for checkpoint in filter(None, (candidate, held)):
@@ -173,12 +175,10 @@ def overlap(lake: Lake, recipe: Recipe, checkpoint: Checkpoint, judged_on: str) 
     for version in sorted(versions - {judged_on}):
         then = version_of(lake, recipe, version)
         if then is None or then.paper_like:
-            return (
-                f"whether {checkpoint.name[:8]} was trained on test cases cannot be told: data {version} are not there"
-            )
+            return f"whether {checkpoint.short} was trained on test cases cannot be told: data {version} are not there"
         if shared := shared_cases(then, now):
             some = ", ".join(shared[:3])
-            return f"{checkpoint.name[:8]} was trained on {len(shared)} test cases or copies of them ({some})"
+            return f"{checkpoint.short} was trained on {len(shared)} test cases or copies of them ({some})"
     return ""
 
 

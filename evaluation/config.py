@@ -34,6 +34,7 @@ CONTROLS_OF_TASKS: dict[TaskName, str] = {
     "lesion-generation": "lesion",
     "lesion-inpainting": "lesion",
 }
+SHORT = 8  # characters of a checkpoint that tell it apart
 ANOMALY_REGION: RegionName = "abdomen"
 Field3D = tuple[int, int, int]
 
@@ -209,6 +210,11 @@ class Checkpoint(Config):
     def name(self) -> str:
         """The fingerprint of the pre-trained run."""
         return self.base.rsplit("/", 1)[-1]
+
+    @property
+    def short(self) -> str:
+        """As much of its name as tells it apart for people."""
+        return self.name[:SHORT]
 
     @property
     def models(self) -> dict[str, str]:

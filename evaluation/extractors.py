@@ -27,6 +27,7 @@ CHANNELS = (1, 8, 16, 32)
 PLANES = {"axial": 1, "coronal": 2, "sagittal": 3}  # the axis of (B, Z, Y, X) along which slices lie
 BGR_MEANS = (0.406, 0.456, 0.485)  # of ImageNet: what RadImageNet's networks were trained to have taken off
 SLICES_AT_ONCE = 64
+_LAYOUT: dict[str, Any] = {"feed_forward": False, "shortcut_type": "B", "bias_downsample": False}
 STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of a bare backbone
 
 
@@ -54,9 +55,6 @@ def open_extractor(name: ExtractorName) -> Extractor:
         network = _loaded(resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, **_LAYOUT), path)
         run = _slices
     return Extractor(f"{name} {digest[:SHORT]}", lambda volumes: run(network, volumes))
-
-
-_LAYOUT: dict[str, Any] = {"feed_forward": False, "shortcut_type": "B", "bias_downsample": False}
 
 
 class RandomFeatures(nn.Module):

@@ -10,7 +10,7 @@ import re
 import pandas as pd
 
 from evaluation.results import EvaluationRun, read_seal
-from evaluation.table import SHORT, cell_means, to_parquet
+from evaluation.table import cell_means, to_parquet
 from evaluation.verdict import summary
 from infra.lake import Lake
 from infra.settings import Settings
@@ -52,7 +52,7 @@ def publish(lake: Lake, run: EvaluationRun, settings: Settings | None = None) ->
             of = next((one for one in seal.checkpoints if one.name == checkpoint), seal.checkpoints[0])
             params = {"task": task, "region": region, "seed": seed, **links, "base": of.base}
             name = " ".join(filter(None, (task, region, f"seed {seed}" if seed != "0" else "")))
-            name += f" @{checkpoint[:SHORT]}" if seal.others else ""
+            name += f" @{of.short}" if seal.others else ""
             parent.log_child(name, params=params, metrics=metric_values(rows, with_setting=True))
     return parent.run_id
 

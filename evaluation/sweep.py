@@ -13,7 +13,7 @@ from importlib.metadata import version
 import pandas as pd
 
 from evaluation.cell_files import Measured, read_cell
-from evaluation.cells import Cell, cell_keys, cells_of, is_measured
+from evaluation.cells import Cell, cell_keys, cells_of
 from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
 from evaluation.curves import Curve
 from evaluation.measure import CellJob, RunTask, Unsealed, forget, measure_cell, unmeasured
@@ -21,7 +21,7 @@ from evaluation.pictures import png, strip
 from evaluation.publish import publish
 from evaluation.report import ReportInput, render
 from evaluation.results import EvaluationRun, SweepSeal, finished_sweep
-from evaluation.table import SHORT, merged, to_parquet
+from evaluation.table import merged, to_parquet
 from evaluation.tasks import run_task
 from evaluation.tasks.context import Picture
 from evaluation.verdict import is_ours
@@ -80,7 +80,7 @@ class Findings:
         self.tables.append(found.table.assign(checkpoint=name))
         self.pictures.setdefault(cell.task, []).extend(found.pictures)
         ours = [curve for curve in found.curves if is_ours(curve.series)]
-        named = [curve.replace(series=f"{curve.series}@{name[:SHORT]}") for curve in ours]
+        named = [curve.replace(series=f"{curve.series}@{cell.checkpoint.short}") for curve in ours]
         self.curves.setdefault(cell.task, []).extend(found.curves if name == first else named)
         self.evaluations += found.evaluations
 
@@ -123,7 +123,7 @@ def measure(sweep: Sweep, on_log: OnLog | None = None, run: RunTask = run_task, 
     """Measures the cells that are not measured yet and gathers all, in the order of the config."""
     log, jobs = on_log or (lambda done, total, note: None), sweep.jobs()
     unsealed: dict[str, Unsealed] = {}
-    todo = [job for job in jobs if not is_measured(sweep.lake, job.key)]
+    todo = [job for job in jobs if not run_exists(sweep.lake, job.key)]
     done = len(jobs) - len(todo)
     if done:
         logger.info("%d of %d cells were measured before", done, len(jobs))
@@ -232,7 +232,7 @@ def _trainings(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     """The keys of all trained runs by what the report calls them."""
     keys = {}
     for checkpoint in checkpoints:
-        of = f" {checkpoint.name[:8]}" if len(checkpoints) > 1 else ""
+        of = f" {checkpoint.short}" if len(checkpoints) > 1 else ""
         keys[f"Pre-training{of}"] = checkpoint.base
         keys |= {f"ControlNet{of}, {name}": key for name, key in checkpoint.controls.items()}
     return keys

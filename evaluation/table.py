@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evaluation.config import TASKS
+from evaluation.config import SHORT, TASKS
 
 COLUMNS = ("checkpoint", "task", "dataset", "region", "setting", "method", "seed", "case", "patient", "patients",
            "metric", "unit", "value", "reason")  # fmt: skip
 GROUP = ("checkpoint", "task", "dataset", "region", "setting", "method", "metric", "unit")
 RESAMPLES = 2000
-SHORT = 8  # characters of a checkpoint that tell it apart
 
 _ORDER = ("task", "region", "setting", "metric", "unit", "method", "seed", "case", "checkpoint", "dataset", "reason")
 

@@ -151,9 +151,7 @@ def promote(
     place = open_lake(settings.lake_url, create=False)
     key = f"runs/evaluate/{sweep.rstrip('/').rpartition('/')[2]}"
     rules = PromotionConfig(datasets=tuple(dataset or ()))
-    decision = promote_candidate(place, RECIPES[recipe](), key, rules, settings)
-    said = "is champion now" if decision.promoted else "does not become champion"
-    terminal.out().print(f"{decision.candidate.name[:8]} {said}: {decision.reason}", markup=False)
+    terminal.out().print(promote_candidate(place, RECIPES[recipe](), key, rules, settings).said, markup=False)
 
 
 def _profile(name: str, data: Path | None, lake_url: str) -> Profile:

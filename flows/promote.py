@@ -25,8 +25,6 @@ def promote_checkpoint(lake_url: str, recipe: Recipe, sweep: EvaluationRun, conf
         logger.warning("nobody is promoted: the sweep %s is not finished", sweep.key)
         return None
     decision = promote_candidate(lake, recipe, sweep.key, config, settings)
-    who = decision.candidate.name[:8]
-    said = f"{who} is champion now" if decision.promoted else f"{who} does not become champion"
-    publish_note("promote", f"{said}: {decision.reason}")
-    logger.info("%s: %s", said, decision.reason)
+    publish_note("promote", decision.said)
+    logger.info("%s", decision.said)
     return decision

@@ -9,7 +9,6 @@ import psutil
 import pytest
 from task_worlds import MODEL, RECIPE, small_config, store_case
 
-from evaluation.cells import is_measured
 from evaluation.config import Checkpoint
 from evaluation.results import finished_sweep, read_seal
 from evaluation.sweep import evaluate
@@ -17,6 +16,7 @@ from infra.lake import open_lake
 from preprocessing.manifest import commit
 from training.config import PretrainConfig, TrainConfig
 from training.launch import pretrain
+from training.runs import run_exists
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def forget_cells(lake, done):
 
 
 def measured(lake, cells):
-    return sum(is_measured(lake, key) for key in cells)
+    return sum(run_exists(lake, key) for key in cells)
 
 
 def test_two_workers_measure_what_one_process_measures(trained):
