@@ -13,11 +13,13 @@ from pydantic import Field
 from evaluation.config import (
     ANOMALY_REGION,
     MEASUREMENT_VERSION,
+    SEGMENTED,
     SETTINGS_OF_TASKS,
     Checkpoint,
     EvaluateConfig,
     TaskName,
     used_controls,
+    used_segmenter,
 )
 from evaluation.extractor_files import weights_digests
 from infra.config import Config
@@ -27,7 +29,7 @@ from preprocessing.case import RegionName
 from preprocessing.manifest import IDENTITY, Manifest
 from training.runs import FORMAT, read_seal_as
 
-NO_EFFECT = {"preset", "tasks", "regions", "seeds", "workers", *SETTINGS_OF_TASKS}  # of the config, on one cell
+NO_EFFECT = {"preset", "tasks", "regions", "seeds", "workers", "segmenter", *SETTINGS_OF_TASKS}  # on one cell
 
 
 class Cell(Config):
@@ -78,8 +80,10 @@ def cell_keys(cells: Sequence[Cell], config: EvaluateConfig, manifest: Manifest)
     data = {region: region_fingerprint(manifest, region) for region in dict.fromkeys(cell.region for cell in cells)}
     values = config.model_dump(mode="json")
     extractors = weights_digests(config.synthesis.extractors)
+    segmenter = used_segmenter(config, manifest.fingerprint)
     for cell in cells:
-        networks = extractors if cell.task == "synthesis" else {}
+        networks = dict(extractors) if cell.task == "synthesis" else {}
+        networks |= {"segmenter": segmenter} if cell.task in SEGMENTED else {}
         yield f"runs/cells/{fingerprint(_identity(cell, values, data[cell.region], networks))}"
 
 
@@ -88,7 +92,7 @@ def region_fingerprint(manifest: Manifest, region: RegionName) -> str:
     return fingerprint([manifest.paper_like, manifest.sealed(region=region)[list(IDENTITY)].to_numpy().tolist()])
 
 
-def _identity(cell: Cell, values: dict[str, Any], data: str, extractors: dict[str, str]) -> dict[str, Any]:
+def _identity(cell: Cell, values: dict[str, Any], data: str, networks: dict[str, str]) -> dict[str, Any]:
     return {
         "version": MEASUREMENT_VERSION,
         "data": data,
@@ -98,7 +102,7 @@ def _identity(cell: Cell, values: dict[str, Any], data: str, extractors: dict[st
         "region": cell.region,
         "seed": cell.seed,
         "settings": values[SETTINGS_OF_TASKS[cell.task]],
-        "extractors": extractors,
+        "networks": networks,
         "shared": {name: value for name, value in values.items() if name not in NO_EFFECT},
     }
 

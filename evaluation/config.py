@@ -14,10 +14,12 @@ from infra.config import Config
 from infra.fingerprint import fingerprint
 from infra.tracking import MODEL
 from preprocessing.case import RegionName
+from preprocessing.recipe import Segmenter
 from preprocessing.regions import REGIONS
-from training.config import Profile
+from training.config import Profile, SegmenterConfig, tiny_segmenter
+from training.runs import segmenter_key
 
-MEASUREMENT_VERSION = 6  # raised whenever the same config would measure other numbers
+MEASUREMENT_VERSION = 7  # raised whenever the same config would measure other numbers
 
 TaskName = Literal["synthesis", "denoising", "anomaly", "superresolution", "lesion-generation", "lesion-inpainting"]
 TASKS: tuple[TaskName, ...] = (
@@ -34,6 +36,7 @@ CONTROLS_OF_TASKS: dict[TaskName, str] = {
     "lesion-generation": "lesion",
     "lesion-inpainting": "lesion",
 }
+SEGMENTED: tuple[TaskName, ...] = ("synthesis", "lesion-generation", "lesion-inpainting")  # read by a segmenter
 SHORT = 8  # characters of a checkpoint that tell it apart
 ANOMALY_REGION: RegionName = "abdomen"
 Field3D = tuple[int, int, int]
@@ -48,6 +51,9 @@ class SynthesisConfig(Config):
     extractors: tuple[ExtractorName, ...] = Field(
         (RANDOM,),
         description="feature networks of KID, MMD and FID; all but the random one need their weights",
+    )
+    totalsegmentator: Segmenter | None = Field(
+        None, description="the tool that also names the organs of what is drawn, where it is installed"
     )
 
 
@@ -147,6 +153,9 @@ class EvaluateConfig(Config):
     precision: Literal["bf16", "fp32"] = "bf16"
     threads: int = Field(0, ge=0, description="CPU threads of the networks, which the last digits depend on; 0 = all")
     class_mean_cases: int = Field(40, ge=1, description="training cases per region behind label-mean and class-mean")
+    segmenter: SegmenterConfig | None = Field(
+        SegmenterConfig(), description="trained on the lake, it reads what was drawn; none = it is not read"
+    )
     synthesis: SynthesisConfig = SynthesisConfig()
     denoising: DenoisingConfig = DenoisingConfig()
     anomaly: AnomalyConfig = AnomalyConfig()
@@ -166,6 +175,7 @@ def tiny() -> EvaluateConfig:
         max_batch=4,
         threads=2,
         class_mean_cases=12,
+        segmenter=tiny_segmenter(),
         synthesis=SynthesisConfig(cases=2, steps=12),
         denoising=DenoisingConfig(
             field_zyx=cube,
@@ -226,6 +236,13 @@ def used_controls(task: TaskName, checkpoint: Checkpoint) -> dict[str, str]:
     """The ControlNets of a checkpoint that a task uses."""
     wanted = CONTROLS_OF_TASKS.get(task, "")
     return {name: key for name, key in checkpoint.controls.items() if name == wanted}
+
+
+def used_segmenter(config: EvaluateConfig, manifest_fingerprint: str) -> str:
+    """The key of the segmenter that reads what a sweep draws; "" where there is none to be read."""
+    if config.segmenter is None or not set(config.tasks) & set(SEGMENTED):
+        return ""
+    return segmenter_key(manifest_fingerprint, config.segmenter)
 
 
 def evaluate_key(manifest_fingerprint: str, config: EvaluateConfig, checkpoints: Sequence[Checkpoint]) -> str:

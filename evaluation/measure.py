@@ -14,7 +14,8 @@ from torch import nn
 
 from evaluation.cell_files import Measured, write_cell
 from evaluation.cells import Cell
-from evaluation.config import EvaluateConfig, TaskName, used_controls
+from evaluation.config import EvaluateConfig, TaskName, used_controls, used_segmenter
+from evaluation.segmenters import LakeSegmenter
 from evaluation.table import validate
 from evaluation.tasks import run_task
 from evaluation.tasks.context import Row, TaskContext, TaskResult
@@ -25,6 +26,7 @@ from preprocessing.recipe import Recipe
 from training.config import ModelConfig
 from training.loading import load_network
 from training.precision import Precision, cpu_threads, default_device, place
+from training.segmentation import open_segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ def _guarded(cell: Cell, context: TaskContext, run: RunTask) -> tuple[TaskResult
 
 
 def open_context(job: CellJob, config: EvaluateConfig) -> tuple[TaskContext, list[str]]:
-    """The models on this machine's device and all else that a task is given; which ControlNets could not be loaded.
+    """The models on this machine's device and all else that a task is given; which other networks could not be loaded.
 
     Raises:
         UserError: the base model cannot be loaded.
@@ -111,12 +113,21 @@ def open_context(job: CellJob, config: EvaluateConfig) -> tuple[TaskContext, lis
         except UserError as error:
             logger.warning("the ControlNet for %s is left out: %s", name, error)
             lost.append(f"the ControlNet for {name} is left out: {error}")
+    key = used_segmenter(config, _manifest(job.lake, job.recipe, job.manifest).fingerprint)
+    segmenter = None
+    if key:
+        try:
+            segmenter = _segmenter(job.lake, key)
+        except UserError as error:
+            logger.warning("the segmenter is left out: %s", error)
+            lost.append(f"the segmenter is left out: {error}")
     context = TaskContext(
         lake=job.lake,
         manifest=_manifest(job.lake, job.recipe, job.manifest),
         recipe=job.recipe,
         base=base,
         controls=controls,
+        segmenter=segmenter,
         model=model,
         config=config,
         checkpoint=checkpoint.name,
@@ -132,6 +143,11 @@ def _network(lake: Lake, key: str, precision: Precision) -> tuple[nn.Module, Mod
 
 
 @lru_cache(maxsize=1)
+def _segmenter(lake: Lake, key: str) -> LakeSegmenter:
+    return LakeSegmenter(open_segmenter(lake, key))
+
+
+@lru_cache(maxsize=1)
 def _manifest(lake: Lake, recipe: Recipe, number: int) -> Manifest:
     return read_manifest(lake, recipe, number)
 
@@ -139,4 +155,5 @@ def _manifest(lake: Lake, recipe: Recipe, number: int) -> Manifest:
 def forget() -> None:
     """Lets go of the models and the manifest that this process holds between cells."""
     _network.cache_clear()
+    _segmenter.cache_clear()
     _manifest.cache_clear()

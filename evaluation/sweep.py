@@ -14,7 +14,7 @@ import pandas as pd
 
 from evaluation.cell_files import Measured, read_cell
 from evaluation.cells import Cell, cell_keys, cells_of
-from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key, used_segmenter
 from evaluation.curves import Curve
 from evaluation.measure import CellJob, RunTask, Unsealed, forget, measure_cell, unmeasured
 from evaluation.pictures import png, strip
@@ -112,11 +112,25 @@ def evaluate(
     if done is None:
         if manifest.sealed(split="test").empty:
             raise UserError(f"{lake.url} has no test case of recipe {recipe.name!r}: ingest more patients first")
+        if used_segmenter(config, manifest.fingerprint):
+            _train_segmenter(lake, recipe, config, on_log)
         sweep = Sweep(lake, recipe, manifest, config, tuple(checkpoints))
         done = _write(sweep, key, measure(sweep, on_log, run, (settings or load_settings()).dask_address))
     if track and run_exists(lake, key):
         publish(lake, done, settings)
     return done
+
+
+def _train_segmenter(lake: Lake, recipe: Recipe, config: EvaluateConfig, on_log: OnLog | None) -> None:
+    """The segmenter, before the first cell asks for it; without one the cells that it reads say why they lack it."""
+    from training.launch import train_segmenter
+
+    assert config.segmenter is not None
+    log, steps = on_log or (lambda done, total, note: None), config.segmenter.train.iterations
+    try:
+        train_segmenter(lake, recipe, config.segmenter, on_log=lambda step, _: log(step, steps, "segmenter"))
+    except UserError as error:
+        logger.warning("no segmenter could be trained: %s", error)
 
 
 def measure(sweep: Sweep, on_log: OnLog | None = None, run: RunTask = run_task, dask_address: str = "") -> Findings:

@@ -17,12 +17,12 @@ REFERENCES = {"noisy", "input", "label-mean", "ceiling", "real", "floor", "publi
 HIGHER = {"psnr", "ssim", "auroc", "ap", "pro", "dice", "gain"}
 LOWER = {"rmse", "mae", "fid", "kid", "mmd", "distance", "error"}
 PRIMARY = {
-    "synthesis": ("organ_hu_error", "kid"),
+    "synthesis": ("organ_hu_error", "dice_anatomy"),
     "denoising": ("psnr_gain", "psnr_gain_vs_image"),
     "anomaly": ("auroc_px_organ", "auroc_px_organ_gain", "auroc_image", "auroc"),
     "superresolution": ("psnr",),
-    "lesion-generation": ("contrast_error", "dice"),
-    "lesion-inpainting": ("contrast_error", "dice"),
+    "lesion-generation": ("contrast_error", "dice_lesion"),
+    "lesion-inpainting": ("contrast_error", "dice_lesion"),
 }
 PLACEBO = "contrast 0 HU"  # ends the name of a setting in which there is nothing to find, so nobody wins
 PLACE = ["region", "setting", "metric", "unit"]
@@ -53,7 +53,7 @@ def _words(metric: str) -> set[str]:
 def primary_metrics(task: str, metrics: Sequence[str]) -> list[str]:
     """The metrics that lead a task's summary, among those measured; the first measured one where none of them was."""
     wanted = PRIMARY.get(task, ())
-    exact = [metric for metric in wanted if metric in metrics]
+    exact = [metric for word in wanted for metric in metrics if metric.split("[")[0] == word]
     alike = [metric for metric in metrics if any(word in _words(metric) for word in wanted)]
     return exact or alike[:1] or list(metrics[:1])
 

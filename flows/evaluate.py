@@ -23,6 +23,7 @@ from flows.params import (
     resolve_pretrain,
 )
 from flows.pretrain import pretrain_model
+from flows.segmenter import prepare_segmenter
 from infra.lake import open_lake
 from infra.settings import load_settings
 from preprocessing.manifest import read_manifest
@@ -81,4 +82,6 @@ def evaluate(params: EvaluateParams = DEFAULTS) -> str:
     controls: dict[str, TrainedRun] = {
         config.task: finetune_model(params.lake, recipe, config, base) for config in configs
     }
-    return evaluate_models(params.lake, recipe, resolve_evaluate(params.config), base, controls, params.others).key
+    config = resolve_evaluate(params.config)
+    prepare_segmenter(params.lake, recipe, config)
+    return evaluate_models(params.lake, recipe, config, base, controls, params.others).key

@@ -8,6 +8,7 @@ from flows.ingest import IngestParams, ingest_sources
 from flows.pretrain import pretrain_model
 from flows.profiles import Profile, demo, require_splits
 from flows.promote import promote_checkpoint
+from flows.segmenter import prepare_segmenter
 from training.runs import SCRATCH, TrainedRun
 
 DEFAULTS = demo()
@@ -29,6 +30,7 @@ def pipeline(params: Profile = DEFAULTS) -> str:
     controls: dict[str, TrainedRun] = {}
     for config in params.finetune_configs:
         controls[config.task] = finetune_model(lake, recipe, config, base)
+    prepare_segmenter(lake, recipe, params.evaluate_config)
     sweep = evaluate_models(lake, recipe, params.evaluate_config, base, controls)
     promote_checkpoint(lake, recipe, sweep, params.promotion)
     return sweep.key

@@ -7,7 +7,7 @@ from typing import Literal
 
 from evaluation.cells import cell_keys, cells_of
 from evaluation.champion import promotion_key, side_by_side
-from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key, used_segmenter
 from flows.profiles import Profile
 from infra.config import Config
 from infra.lake import Lake
@@ -92,8 +92,11 @@ def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatu
     for config in profile.finetune_configs:
         controls[config.task] = finetune_key(manifest.fingerprint, config, base)
         stages.append(_run_status(lake, f"finetune {config.task}", controls[config.task]))
+    config = profile.evaluate_config
+    if key := used_segmenter(config, manifest.fingerprint):
+        stages.append(_run_status(lake, "segmenter", key))
     judged = side_by_side(lake, Checkpoint(base=base, controls=controls))
-    sweep = _sweep_status(lake, manifest, profile.evaluate_config, judged)
+    sweep = _sweep_status(lake, manifest, config, judged)
     return [*stages, sweep, _run_status(lake, "promote", promotion_key(sweep.key, profile.promotion))]
 
 
@@ -117,6 +120,7 @@ def _run_status(lake: Lake, stage: str, key: str) -> StageStatus:
 
 def _unknown(profile: Profile, why: str) -> list[StageStatus]:
     tasks = [f"finetune {config.task}" for config in profile.finetune_configs]
+    tasks += ["segmenter"] if used_segmenter(profile.evaluate_config, "") else []
     return [_would_run(stage, why) for stage in ("pretrain", *tasks, "evaluate", "promote")]
 
 

@@ -14,7 +14,7 @@ from infra.settings import load_settings
 from infra.tracking import MODEL, DataVersion, tracked_run
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
-from training.config import FinetuneConfig, PretrainConfig
+from training.config import FinetuneConfig, PretrainConfig, TrainedConfig
 from training.runs import OnLog, OnPicture, TrainedRun, base_of, finished_run, pretrain_key
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def data_version(lake: Lake, recipe: Recipe, fingerprint: str) -> DataVersion:
 
 def track_training(
     stage: str,
-    config: PretrainConfig | FinetuneConfig,
+    config: TrainedConfig,
     key: str,
     data: DataVersion,
     train: Callable[[OnLog, OnPicture], TrainedRun],
@@ -62,16 +62,20 @@ def track_training(
 
         report(0, steps, "reading cases")
         trained = train(on_log, lambda step, png: run.log_file(png, f"samples/step-{step:08d}.png"))
-        model = MODEL if isinstance(config, PretrainConfig) else f"{MODEL}-{config.task}"
+        model = _model_name(config)
         run.log_file(card(trained), "model_card.md")
         run.log_model(url, name=model, params=config, step=steps, alias=NEWEST)
     publish_note(stage, f"{stage} ({config.preset}): checkpoint `{url}`, data `{data.fingerprint}`")
     return trained
 
 
-def keep_card(
-    lake: Lake, run: TrainedRun, config: PretrainConfig | FinetuneConfig, manifest: Manifest, base: str = ""
-) -> str:
+def _model_name(config: TrainedConfig) -> str:
+    if isinstance(config, PretrainConfig):
+        return MODEL
+    return f"{MODEL}-{config.task if isinstance(config, FinetuneConfig) else 'segmenter'}"
+
+
+def keep_card(lake: Lake, run: TrainedRun, config: TrainedConfig, manifest: Manifest, base: str = "") -> str:
     """The model card of a finished run, written beside its seal unless it is there."""
     from training.model_card import card_key, model_card
 

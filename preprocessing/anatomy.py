@@ -22,6 +22,13 @@ def class_names() -> dict[int, str]:
 
 
 @cache
+def class_groups() -> dict[int, str]:
+    """{1: 'organ', 25: 'bone', …, 118: 'surface'}: bone, cardiovascular, lung, muscle, organ, surface."""
+    rows = csv.DictReader(files("preprocessing").joinpath("classes.csv").read_text().splitlines())
+    return {int(row["id"]): row["group"] for row in rows}
+
+
+@cache
 def class_ids() -> dict[str, int]:
     """{'spleen': 1, …}: the inverse of `class_names`."""
     return {name: id_ for id_, name in class_names().items()}

@@ -23,8 +23,8 @@ from preprocessing.case import Case, CaseError, source_folder
 from preprocessing.decoding.decode import read_raster
 from preprocessing.decoding.labels import whole_values
 from preprocessing.geometry import Geometry
-from preprocessing.recipe import Recipe
-from preprocessing.totalsegmentator import ToolError, find_tool, run_tool
+from preprocessing.recipe import Recipe, Segmenter
+from preprocessing.totalsegmentator import Tool, ToolError, find_tool, run_tool
 from preprocessing.volume import Volume
 
 
@@ -70,6 +70,18 @@ def with_anatomy(scan: Volume, case: Case, input_: str, recipe: Recipe, lake: La
     said = f"anatomy by {segmenter.tool} {segmenter.version}, task {segmenter.task}{', fast' * segmenter.fast}"
     anatomy = _joined(scan.anatomy, found)
     return replace(scan, anatomy=anatomy, anatomy_kind="full", findings=(*scan.findings, said))
+
+
+def segment(scan: Volume, segmenter: Segmenter, tool: Tool) -> NDArray[np.uint8]:
+    """The class ids that the tool finds in a volume, which is not kept.
+
+    Raises:
+        ToolError: it failed, or its map does not fit.
+    """
+    with tempfile.TemporaryDirectory(prefix="meddiff-segmenter-") as folder:
+        path = Path(folder) / "anatomy.nii.gz"
+        run_tool(tool, segmenter, scan, path)
+        return _read_map(path, scan.geometry)
 
 
 def _read_map(path: Path, geometry: Geometry) -> NDArray[np.uint8]:

@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+import stat
+import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -70,3 +72,28 @@ def s3_bucket(s3_server, monkeypatch) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def segmentation_tool(tmp_path, monkeypatch) -> Path:
+    """A peer of TotalSegmentator as an executable of its own, with weights, named by the environment."""
+    from preprocessing.totalsegmentator import WEIGHTS
+
+    peer = Path(__file__).parent / "preprocessing" / "threshold_segmenter.py"
+    command = tmp_path / "bin" / "TotalSegmentator"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\n" + peer.read_text())
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    home = tmp_path / "totalseg"
+    for number in [n for numbers in WEIGHTS.values() for n in numbers]:
+        weights = home / f"nnunet/results/Dataset{number}_made/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
+        weights.mkdir(parents=True)
+        (weights / "checkpoint_final.pth").touch()
+    monkeypatch.setenv("MEDDIFF_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("MEDDIFF_TOTALSEGMENTATOR", str(command))
+    monkeypatch.setenv("MEDDIFF_TOTALSEGMENTATOR_DEVICE", "cpu")
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(home))
+    monkeypatch.setenv("PEER_LOG", str(tmp_path / "calls.jsonl"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("TOTALSEG_WEIGHTS_PATH", raising=False)
+    return command

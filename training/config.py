@@ -89,6 +89,25 @@ class FinetuneConfig(Config):
     from_scratch: bool = False
 
 
+class SegmenterConfig(Config):
+    """The segmenter: a U-Net that sees nothing but the image, so that what it names must be in the image.
+
+    It learns anatomy and lesions of real training cases only; generated images are judged by it.
+    """
+
+    preset: str = "paper"
+    classes: Literal["anatomy", "groups"] = Field(
+        "anatomy", description="tell 118 classes apart, or only bone, vessels, lung, muscle, organ and body"
+    )
+    patch: int = Field(128, ge=32, multiple_of=16, description="edge of a training patch and of a window, voxels")
+    channels: tuple[int, int, int, int, int, int] = Field(
+        (32, 32, 64, 128, 256, 32), description="of the five levels, and before the last convolution"
+    )
+    noise: float = Field(0.1, ge=0, description="white noise added in training: uniform up to this, on [-1, 1]")
+    lesion_share: float = Field(0.33, description="share of crops that are aimed at a lesion, where a case has one")
+    train: TrainConfig = TrainConfig(iterations=50_000, learning_rate=1e-3, unknown_anatomy=0, null_region=0)
+
+
 def tiny() -> PretrainConfig:
     """32³ patches, 1.75 M parameters: two CPU cores in minutes, also where bf16 is emulated."""
     model = ModelConfig(
@@ -157,6 +176,29 @@ def paper_finetune(task: FinetuneTask) -> FinetuneConfig:
     return FinetuneConfig(task=task)
 
 
+def tiny_segmenter() -> SegmenterConfig:
+    """Groups of classes in 32³ patches; two CPU cores, a minute."""
+    train = tiny().train.replace(
+        precision="fp32",  # gradients of instance norms in bf16 are infinite now and then on a CPU (torch 2.13)
+        iterations=150,
+        learning_rate=3e-3,
+        validate_every=75,
+        validation_samples=6,
+        checkpoint_every=75,
+        picture_every=150,
+        unknown_anatomy=0,
+        null_region=0,
+    )
+    return SegmenterConfig(
+        preset="tiny", classes="groups", patch=32, channels=(16, 16, 32, 64, 64, 16), lesion_share=0.67, train=train
+    )
+
+
+def paper_segmenter() -> SegmenterConfig:
+    """128³ patches; needs a GPU."""
+    return SegmenterConfig()
+
+
 PRETRAIN_PRESETS = {
     "tiny": tiny,
     "paper": paper,
@@ -166,3 +208,6 @@ PRETRAIN_PRESETS = {
     "paper-80gb": paper_80gb,
 }
 FINETUNE_PRESETS = {"tiny": tiny_finetune, "paper": paper_finetune}
+SEGMENTER_PRESETS = {"tiny": tiny_segmenter, "paper": paper_segmenter}
+TrainedConfig = PretrainConfig | FinetuneConfig | SegmenterConfig
+"""What any training is told."""

@@ -128,8 +128,9 @@ def region_volumes(
 class CropSampler:
     """Draws samples of region volumes; keeps the last cases open.
 
-    `open_stored` opens a stored case by its lake key. With `lesion_share` set, samples carry their lesion mask and that
-    share of them is aimed at a lesion voxel.
+    `open_stored` opens a stored case by its lake key. With `lesion_share` set, samples of cases that have one carry
+    their lesion mask, and that share of them is aimed at a lesion voxel. With `lesion_only` the region of a case is
+    exchanged for another one where only that shows the lesion.
     """
 
     def __init__(
@@ -139,8 +140,10 @@ class CropSampler:
         patch: int,
         config: TrainConfig,
         lesion_share: float | None = None,
+        lesion_only: bool = True,
     ) -> None:
         self.volumes, self.patch, self.config, self.lesion_share = tuple(volumes), patch, config, lesion_share
+        self.lesion_only = lesion_only
         self._open_stored = open_stored
         self._open = lru_cache(OPEN_CASES)(open_stored)
         self._lesion_voxels = lru_cache(4 * OPEN_CASES)(self._find_lesion_voxels)
@@ -148,12 +151,19 @@ class CropSampler:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes what it was made of, not what it holds open."""
-        return CropSampler, (self.volumes, self._open_stored, self.patch, self.config, self.lesion_share)
+        return CropSampler, (
+            self.volumes,
+            self._open_stored,
+            self.patch,
+            self.config,
+            self.lesion_share,
+            self.lesion_only,
+        )
 
     def draw(self, rng: np.random.Generator) -> Sample:
         """A training sample: any volume, level and place, with conditions withheld as the config says."""
         volume = self.volumes[rng.integers(len(self.volumes))]
-        if self.lesion_share is not None:
+        if self.lesion_share is not None and self.lesion_only:
             volume = self._with_lesion(volume)
         level = LEVELS[rng.choice(len(LEVELS), p=np.asarray(self.config.levels) / sum(self.config.levels))]
         sample = self.cut(volume, level, rng)
@@ -166,7 +176,8 @@ class CropSampler:
         stored = self._open(volume.key)
         extent = next(e for e in stored.record.regions if e.name == volume.region)
         crop = place_crop(stored, extent, level, self.patch, self._aim(volume, stored, extent, rng))
-        names = ("image", "anatomy") if self.lesion_share is None else ("image", "anatomy", "lesion")
+        lesion = self.lesion_share is not None and volume.lesion
+        names = ("image", "anatomy", "lesion") if lesion else ("image", "anatomy")
         arrays = {name: read_crop(stored, extent, crop, name, self.patch) for name in names}
         x0 = WINDOWS[volume.region].normalise(arrays["image"])
         region = REGIONS.index(volume.region)
@@ -178,7 +189,7 @@ class CropSampler:
         """The voxel of the region to centre a crop on: lesion, body, or any."""
         anywhere, lesion, body, choice = rng.random(3), rng.random(), rng.random(), rng.random()
         shape = np.array([extent.z_stop - extent.z_start, *stored.geometry(0).shape[1:]])
-        if self.lesion_share is not None and lesion < self.lesion_share:
+        if self.lesion_share is not None and volume.lesion and lesion < self.lesion_share:
             voxels = self._lesion_voxels(volume)
             if len(voxels):
                 return voxels[int(choice * len(voxels))]

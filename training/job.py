@@ -13,7 +13,7 @@ from infra.lake import Lake
 from preprocessing.manifest import Manifest
 from preprocessing.store import open_case
 from training.checkpoint import Checkpoints
-from training.config import FinetuneConfig, ModelConfig, PretrainConfig, TrainConfig
+from training.config import FinetuneConfig, PretrainConfig, SegmenterConfig, TrainConfig, TrainedConfig
 from training.data import CropSampler, RegionVolume, region_volumes
 from training.diffusion import Schedule
 from training.distributed import Rank
@@ -21,12 +21,20 @@ from training.loading import load_network
 from training.loop import Training, start, train
 from training.networks import ControlledNetwork, DiffusionNetwork
 from training.objectives import NoiseObjective, lesion_control, low_resolution_control, superresolution_config
-from training.pictures import draw_examples, picture_of
 from training.precision import place
 from training.runs import OnLog, OnPicture, RunSeal, Stage, seal_key
 from training.seen import what_was_seen
+from training.segmentation import SegmentationObjective, lesion_target
+from training.segmenter import SegmenterNetwork, label_table
 
 Network = TypeVar("Network", bound=nn.Module)
+TrainedNetwork = DiffusionNetwork | ControlledNetwork | SegmenterNetwork
+STAGES: dict[type[TrainedConfig], Stage] = {
+    PretrainConfig: "pretrain",
+    FinetuneConfig: "finetune",
+    SegmenterConfig: "segmenter",
+}
+TIMESTEPS = 1000  # of a segmenter's batches, where t is a share of its noise
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,14 @@ class Job:
 
     lake: Lake
     manifest: Manifest
-    config: PretrainConfig | FinetuneConfig
+    config: TrainedConfig
     key: str
     base: str = ""
 
     @property
     def stage(self) -> Stage:
         """Which kind of training it is."""
-        return "pretrain" if isinstance(self.config, PretrainConfig) else "finetune"
+        return STAGES[type(self.config)]
 
 
 @dataclass(frozen=True)
@@ -66,25 +74,25 @@ def train_job(job: Job, rank: Rank, device: torch.device, listener: Listener) ->
     """
     config = job.config.train
     network = _initialised(lambda: _network(job), config.seed)
-    network.activations = config.activations
+    if not isinstance(network, SegmenterNetwork):
+        network.activations = config.activations
     training = start(place(network, device, config.precision, config.compile), config)
     checkpoints = Checkpoints(job.lake, job.key, _name(job.key), config.keep_checkpoints)
-    objective = _objective(job, network.config, rank)
+    objective = _objective(job, network, rank)
     if job.stage == "pretrain" and job.base and not checkpoints.steps():
         _go_on_from(job, training)
     if config.compile:
         network.compile(dynamic=False)
 
     def show(step: int, average: nn.Module) -> None:
-        examples = objective.examples()
-        png = picture_of(examples, draw_examples(average, examples, objective.schedule, config, device))
+        png = objective.picture(average, device)
         job.lake.write(f"{job.key}/samples/step-{step:08d}.png", png)
         if listener.on_picture:
             listener.on_picture(step, png)
 
     train(training, objective, objective.config, checkpoints, device, rank, listener.on_log, show)
     if rank.is_first:
-        seal = _seal(job, network.config, training, checkpoints, objective.train.volumes)
+        seal = _seal(job, network, training, checkpoints, objective.train.volumes)
         job.lake.write(seal_key(job.key), seal.model_dump_json(indent=1).encode())
 
 
@@ -102,7 +110,9 @@ def _go_on_from(job: Job, training: Training) -> None:
         raise UserError(f"{job.base} was trained with another model; go on with its own config") from None
 
 
-def _network(job: Job) -> DiffusionNetwork | ControlledNetwork:
+def _network(job: Job) -> TrainedNetwork:
+    if isinstance(job.config, SegmenterConfig):
+        return SegmenterNetwork(job.config)
     if isinstance(job.config, PretrainConfig):
         return DiffusionNetwork(job.config.model)
     base, model, _ = load_network(job.lake, job.base)
@@ -113,7 +123,11 @@ def _network(job: Job) -> DiffusionNetwork | ControlledNetwork:
     return ControlledNetwork(base)
 
 
-def _objective(job: Job, model: ModelConfig, rank: Rank) -> NoiseObjective:
+def _objective(job: Job, network: TrainedNetwork, rank: Rank) -> NoiseObjective:
+    if isinstance(job.config, SegmenterConfig):
+        return _segmentation(job, job.config, rank)
+    assert not isinstance(network, SegmenterNetwork)
+    model = network.config
     config, control, lesion_share = _task(job.config)
     lesion = True if lesion_share is not None else None
 
@@ -122,6 +136,26 @@ def _objective(job: Job, model: ModelConfig, rank: Rank) -> NoiseObjective:
         return CropSampler(volumes, partial(open_case, job.lake), model.patch, config, lesion_share)
 
     return NoiseObjective(sampler("train"), sampler("val"), config, Schedule(model.timesteps), control, rank)
+
+
+def _segmentation(job: Job, config: SegmenterConfig, rank: Rank) -> SegmentationObjective:
+    """Every case of the split, with a lesion or without."""
+
+    def sampler(split: str) -> CropSampler:
+        volumes = region_volumes(job.manifest, split, config.train.regions)
+        opened = partial(open_case, job.lake)
+        return CropSampler(volumes, opened, config.patch, config.train, config.lesion_share, lesion_only=False)
+
+    return SegmentationObjective(
+        sampler("train"),
+        sampler("val"),
+        config.train,
+        Schedule(TIMESTEPS),
+        lesion_target,
+        rank,
+        label_table(config),
+        config.noise,
+    )
 
 
 def _task(config: PretrainConfig | FinetuneConfig) -> tuple[TrainConfig, Callable | None, float | None]:
@@ -134,7 +168,7 @@ def _task(config: PretrainConfig | FinetuneConfig) -> tuple[TrainConfig, Callabl
 
 
 def _seal(
-    job: Job, model: ModelConfig, training: Training, checkpoints: Checkpoints, volumes: Sequence[RegionVolume]
+    job: Job, network: TrainedNetwork, training: Training, checkpoints: Checkpoints, volumes: Sequence[RegionVolume]
 ) -> RunSeal:
     checkpoint, sha256 = checkpoints.written(training.step)
     return RunSeal(
@@ -142,7 +176,7 @@ def _seal(
         run=_name(job.key),
         manifest=job.manifest.fingerprint,
         config=job.config.model_dump(mode="json"),
-        model=model,
+        model=None if isinstance(network, SegmenterNetwork) else network.config,
         base=job.base,
         step=training.step,
         checkpoint=checkpoint,

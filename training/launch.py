@@ -7,7 +7,7 @@ from infra.lake import Lake
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.checkpoint import Checkpoints
-from training.config import FinetuneConfig, PretrainConfig
+from training.config import FinetuneConfig, PretrainConfig, SegmenterConfig
 from training.distributed import ALONE
 from training.elastic import train_on_ranks
 from training.job import Job, Listener, train_job
@@ -23,6 +23,7 @@ from training.runs import (
     finished_run,
     note_start,
     pretrain_key,
+    segmenter_key,
     unfinished_on_other_data,
     what_matters,
 )
@@ -78,6 +79,26 @@ def finetune(
     if done := finished_run(lake, key):
         return done
     return _run(Job(lake, manifest, config, key, base_key), Listener(on_log, on_picture))
+
+
+def train_segmenter(
+    lake: Lake,
+    recipe: Recipe,
+    config: SegmenterConfig,
+    *,
+    on_log: OnLog | None = None,
+    on_picture: OnPicture | None = None,
+) -> TrainedRun:
+    """The segmenter of the recipe's newest manifest, from its training cases; the same data and config once.
+
+    Raises:
+        UserError: as `pretrain`.
+    """
+    manifest = read_manifest(lake, recipe)
+    key = segmenter_key(manifest.fingerprint, config)
+    if done := finished_run(lake, key):
+        return done
+    return _run(Job(lake, manifest, config, key), Listener(on_log, on_picture))
 
 
 def _run(job: Job, listener: Listener) -> TrainedRun:

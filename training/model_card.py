@@ -10,10 +10,14 @@ import pandas as pd
 
 from preprocessing.licences import terms
 from preprocessing.manifest import Manifest
-from training.config import FinetuneConfig, PretrainConfig
+from training.config import SegmenterConfig, TrainedConfig
 from training.runs import TrainedRun
 
 SPLITS = ("train", "val", "test", "excluded")
+READS = (
+    "Research on CT: reading images that a model draws, to see whether they show the organs and lesions that were "
+    "asked for. It is no medical device and must not be used for diagnosis, treatment, or contours on patients."
+)
 PURPOSE = (
     "Research on CT: denoising, anomaly detection, synthesis, super-resolution, and drawing or removing lesions. What "
     "it draws is made up: it is no evidence of anything in a patient. It is no medical device and must not be used for "
@@ -26,7 +30,7 @@ def card_key(run_key: str) -> str:
     return f"{run_key}/model_card.md"
 
 
-def model_card(run: TrainedRun, config: PretrainConfig | FinetuneConfig, manifest: Manifest, base: str = "") -> str:
+def model_card(run: TrainedRun, config: TrainedConfig, manifest: Manifest, base: str = "") -> str:
     """The card of a finished run over the cases that its manifest gave it; `base` is the run that it started from."""
     seen = manifest.sealed()
     licences = sorted(set(seen.loc[seen["split"].isin(["train", "val"]), "licence"]))
@@ -34,7 +38,7 @@ def model_card(run: TrainedRun, config: PretrainConfig | FinetuneConfig, manifes
         _head(licences),
         f"# MedDiff {run.stage} · {config.preset}",
         _facts(run, config, manifest, base),
-        "## What it is for\n\n" + PURPOSE,
+        "## What it is for\n\n" + (READS if isinstance(config, SegmenterConfig) else PURPOSE),
         "## Data\n\nPatients of `test` and `excluded` were not shown to the model.\n\n" + _sources(seen),
         "## Terms of the data\n\n" + _obligations(licences),
         "## Measured at the end of training\n\n" + _metrics(run),
@@ -47,7 +51,7 @@ def _head(licences: Sequence[str]) -> str:
     return f"---\nlibrary_name: meddiff\nlicense_name: {own!r}\ntags: [CT, 3d, diffusion, medical]\n---"
 
 
-def _facts(run: TrainedRun, config: PretrainConfig | FinetuneConfig, manifest: Manifest, base: str) -> str:
+def _facts(run: TrainedRun, config: TrainedConfig, manifest: Manifest, base: str) -> str:
     facts = {
         "run": run.fingerprint,
         "data version": f"{manifest.fingerprint} (manifest {manifest.number})",

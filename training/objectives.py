@@ -21,6 +21,7 @@ from training.crops import LEVELS, Level
 from training.data import Batch, CropSampler, Sample, collate, generator
 from training.diffusion import Schedule
 from training.distributed import ALONE, Rank
+from training.pictures import draw_examples, picture_of
 
 TRAIN, VALIDATE = 0, 1  # streams of random numbers that never meet
 GOLDEN = 0.6180339887498949
@@ -39,12 +40,12 @@ class Objective(Protocol):
         """This rank's share of the fixed validation batches."""
         ...
 
-    def examples(self) -> Batch:
-        """A few fixed samples to draw pictures of."""
-        ...
-
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """The loss of each sample (B), with gradient."""
+        ...
+
+    def picture(self, network: nn.Module, device: torch.device) -> bytes:
+        """What the network makes of the examples, as PNG."""
         ...
 
 
@@ -109,6 +110,11 @@ class NoiseObjective:
         x_t = self.schedule.add_noise(batch.x0_B1ZYX, batch.noise_B1ZYX, batch.t_B)
         eps = network(x_t, batch.t_B, batch.conditions, batch.control_BCZYX)
         return (eps - batch.noise_B1ZYX).abs().mean((1, 2, 3, 4))
+
+    def picture(self, network: nn.Module, device: torch.device) -> bytes:
+        """What the network draws from noise for the conditions of the examples, as PNG."""
+        examples = self.examples()
+        return picture_of(examples, draw_examples(network, examples, self.schedule, self.config, device))
 
     def _noise(self, rng: np.random.Generator) -> NDArray[np.float32]:
         return rng.standard_normal((self.train.patch,) * 3, np.float32)

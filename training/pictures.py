@@ -18,7 +18,7 @@ STEPS = 25
 AS_IT_IS = Window(2, 0)  # [-1, 1] to [-1, 1]
 TILE = 192  # pixels of the edge of a plane
 GAP, BAR = 4, 18
-COLUMNS = ("axial, real", "axial, drawn", "coronal, real", "coronal, drawn")
+PLANES = ("axial", "coronal")
 
 
 @torch.no_grad()
@@ -38,18 +38,25 @@ def draw_examples(
     return ddim(predict, there.noise_B1ZYX[:, 0], start, schedule).cpu()
 
 
-def picture_of(batch: Batch, drawn_BZYX: Tensor) -> bytes:
-    """PNG bytes: a row per sample, its middle planes real and drawn, with the outlines of its anatomy."""
-    height = len(drawn_BZYX) * (TILE + BAR + GAP) + BAR
-    sheet = Image.new("RGB", (len(COLUMNS) * (TILE + GAP), height))
+def picture_of(batch: Batch, made_BZYX: Tensor, anatomy_BZYX: Tensor | None = None, made: str = "drawn") -> bytes:
+    """PNG bytes: a row per sample, its middle planes real and as they were `made`, with the outlines of anatomy.
+
+    Those of `made` are of `anatomy_BZYX`, where it is given; else of the sample's own.
+    """
+    columns = [f"{plane}, {what}" for plane in PLANES for what in ("real", made)]
+    height = len(made_BZYX) * (TILE + BAR + GAP) + BAR
+    sheet = Image.new("RGB", (len(columns) * (TILE + GAP), height))
     write = ImageDraw.Draw(sheet)
-    for column, title in enumerate(COLUMNS):
+    given = batch.conditions.anatomy_BZYX
+    named = given if anatomy_BZYX is None else anatomy_BZYX
+    for column, title in enumerate(columns):
         write.text((column * (TILE + GAP) + GAP, 2), title, "white")
-    for row, (real, drawn) in enumerate(zip(batch.x0_B1ZYX[:, 0], drawn_BZYX, strict=True)):
+    for row, shown in enumerate(zip(batch.x0_B1ZYX[:, 0], made_BZYX, strict=True)):
         top = BAR + row * (TILE + BAR + GAP)
-        anatomy = batch.conditions.anatomy_BZYX[row].numpy()
-        for column, volume in enumerate((real, drawn, real, drawn)):
-            sheet.paste(_tile(volume.numpy(), anatomy, axis=column // 2), (column * (TILE + GAP), top))
+        outlines = (given[row], named[row])
+        for column in range(len(columns)):
+            volume, anatomy = shown[column % 2].numpy(), outlines[column % 2].numpy().astype(np.uint8)
+            sheet.paste(_tile(volume, anatomy, axis=column // 2), (column * (TILE + GAP), top))
         region, level = batch.groups[row]
         write.text((GAP, top + TILE), f"{region}, {level} level", "white")
     return encode_png(sheet)

@@ -18,11 +18,18 @@ from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import RegionName
 from preprocessing.geometry import Triple
-from training.config import WITHOUT_EFFECT, FinetuneConfig, ModelConfig, PretrainConfig
+from training.config import (
+    WITHOUT_EFFECT,
+    FinetuneConfig,
+    ModelConfig,
+    PretrainConfig,
+    SegmenterConfig,
+    TrainedConfig,
+)
 
 FORMAT = 1
 VERSION = 3  # raised whenever the code would train other weights from the same data and config
-Stage = Literal["pretrain", "finetune"]
+Stage = Literal["pretrain", "finetune", "segmenter"]
 SCRATCH = "scratch"  # says of a new run that no other is to be gone on from
 SealModel = TypeVar("SealModel", bound=Config)
 OnLog = Callable[[int, Mapping[str, float]], None]
@@ -63,7 +70,7 @@ class RunSeal(Config):
     run: str = Field(description="fingerprint of the run")
     manifest: str = Field(description="fingerprint of the data")
     config: dict[str, Any]
-    model: ModelConfig
+    model: ModelConfig | None = Field(None, description="of a diffusion network")
     base: str = Field("", description="key of the run that this one started from")
     step: int
     checkpoint: str = Field(description="key of the final checkpoint")
@@ -99,12 +106,17 @@ def finetune_key(manifest_fingerprint: str, config: FinetuneConfig, base_key: st
     return f"runs/finetune/{_fingerprint('finetune', manifest_fingerprint, config, base_key)}"
 
 
-def _fingerprint(stage: Stage, manifest: str, config: PretrainConfig | FinetuneConfig, base: str) -> str:
+def segmenter_key(manifest_fingerprint: str, config: SegmenterConfig) -> str:
+    """Where the segmenter of this data and config lies."""
+    return f"runs/segmenter/{_fingerprint('segmenter', manifest_fingerprint, config, '')}"
+
+
+def _fingerprint(stage: Stage, manifest: str, config: TrainedConfig, base: str) -> str:
     values = {"stage": stage, "version": VERSION, "manifest": manifest, "base": base}
     return fingerprint(values | {"config": what_matters(config)})
 
 
-def what_matters(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
+def what_matters(config: TrainedConfig) -> dict[str, Any]:
     """The values of a config that decide the weights."""
     return config.model_dump(mode="json", exclude={"train": WITHOUT_EFFECT})
 

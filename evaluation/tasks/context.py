@@ -16,6 +16,7 @@ from evaluation.baselines import class_means
 from evaluation.config import EvaluateConfig, TaskName
 from evaluation.curves import Curve
 from evaluation.metrics import Measurement, missing
+from evaluation.segmenters import LakeSegmenter
 from evaluation.tasks.crop import Subject
 from infra.errors import UserError
 from infra.lake import Lake
@@ -74,6 +75,7 @@ class TaskContext:
     config: EvaluateConfig
     checkpoint: str
     device: str = "cpu"
+    segmenter: LakeSegmenter | None = None
     on_evaluation: Callable[[int], None] | None = None
     evaluations: int = 0
     _means: dict[RegionName, NDArray] = field(default_factory=dict, repr=False)

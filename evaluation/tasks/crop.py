@@ -47,6 +47,12 @@ class Subject:
         _, height, width = self.stored.geometry(0).shape
         return self.extent.z_stop - self.extent.z_start, height, width
 
+    def spacing_at(self, shape_zyx: Sequence[int]) -> tuple[float, float, float]:
+        """Millimetres from voxel to voxel where the whole region is resized to a shape."""
+        own = zip(self.stored.geometry(0).spacing_mm, self.shape_zyx, shape_zyx, strict=True)
+        z, y, x = (spacing * size / wanted for spacing, size, wanted in own)
+        return z, y, x
+
     def has(self, companion: str) -> bool:
         """Whether the case keeps that companion."""
         return companion in self.stored.record.companions

@@ -12,6 +12,7 @@ from scipy import ndimage
 from evaluation.baselines import segment_by_threshold
 from evaluation.config import LesionConfig, TaskName
 from evaluation.metrics import Measurement, contrast_hu, dice, distance_hu, histogram_distance_hu, missing, ring
+from evaluation.segmenters import LakeSegmenter, lesion_dice
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext
 from evaluation.tasks.crop import Crop, Subject, centre_of, crop_around
 from preprocessing.case import RegionName
@@ -118,27 +119,33 @@ def yardsticks(
 
 
 def lesion_metrics(
-    hu: NDArray, sample: LesionSample, training: Mapping[RegionName, TrainingLesions]
+    hu: NDArray,
+    sample: LesionSample,
+    training: Mapping[RegionName, TrainingLesions],
+    segmenter: LakeSegmenter | None = None,
 ) -> list[Measurement]:
     """How a drawn lesion compares with the real one at the same place and with those of training cases.
 
     All within the window's HU. `contrast` is lesion minus shell, `contrast_error` its distance from the real image's;
     `histogram_distance` is the Wasserstein distance of HU inside the lesion, `hu_histogram_distance` that from training
-    lesions of the same region; `dice[threshold-segmenter]` of the mask and what is found again.
+    lesions of the same region; `dice[threshold-segmenter]` of the mask and what is found again near it;
+    `dice_lesion[segmenter …]` of the mask and what a trained segmenter finds in the whole crop.
     """
     window, region = sample.crop.window, sample.crop.subject.region
     shown, real = (np.clip(v, window.low_hu, window.high_hu) for v in (hu, sample.hu))
     typical = _training_distance(shown[sample.lesion], training[region].hu, region)
     contrast, true = (contrast_hu(v, sample.lesion, sample.around) for v in (shown, real))
     found = segment_by_threshold(shown, sample.lesion)
+    seen = [lesion_dice(segmenter, window.normalise(shown), sample.lesion)] if segmenter else []
     if math.isnan(contrast):
-        return [missing("contrast", "HU", "no body voxel lies around the lesion"), typical]
+        return [missing("contrast", "HU", "no body voxel lies around the lesion"), typical, *seen]
     return [
         Measurement("contrast", "HU", contrast),
         Measurement("contrast_error", "HU", abs(contrast - true)),
         Measurement("histogram_distance", "HU", histogram_distance_hu(shown, real, sample.lesion)),
         Measurement("dice[threshold-segmenter]", "1", dice(found, sample.lesion)),
         typical,
+        *seen,
     ]
 
 

@@ -51,7 +51,8 @@ def run(context: TaskContext) -> TaskResult:
     for method, images in found.items():
         rows += pooled_distances(context, TASK, SETTING, method, samples, images, training)
         for sample, hu in zip(samples, images, strict=True):
-            rows += context.rows(TASK, sample.crop.subject, SETTING, method, lesion_metrics(hu, sample, training))
+            measured = lesion_metrics(hu, sample, training, context.segmenter)
+            rows += context.rows(TASK, sample.crop.subject, SETTING, method, measured)
     return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
 
 

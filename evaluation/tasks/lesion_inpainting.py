@@ -56,7 +56,7 @@ def run(context: TaskContext) -> TaskResult:
     for method, images in found.items():
         rows += pooled_distances(context, TASK, SETTING, method, samples, images, training)
         for sample, hu, zone in zip(samples, images, zones, strict=True):
-            measured = [*lesion_metrics(hu, sample, training), *zone_metrics(hu, sample, zone)]
+            measured = [*lesion_metrics(hu, sample, training, context.segmenter), *zone_metrics(hu, sample, zone)]
             rows += context.rows(TASK, sample.crop.subject, SETTING, method, measured)
     return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
 

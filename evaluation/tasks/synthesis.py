@@ -2,7 +2,8 @@
 
 Judged by the HU of organs against the real case of the same map, and by the distance of random features
 (`random-conv3d-seed0`: a regression guard, no quality claim) with the distance between real training and real test
-volumes as floor. Beside it `class-mean`, the map painted with training means.
+volumes as floor, and by the organs that a segmenter finds where the map wants them, with those that it finds in the
+real case as ceiling. Beside it `class-mean`, the map painted with training means.
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ from evaluation.extractor_files import RANDOM
 from evaluation.extractors import open_extractor
 from evaluation.features import feature_distances, nearest, volume_features
 from evaluation.metrics import Measurement, missing
+from evaluation.segmenters import ToolSegmenter, anatomy_dice
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays
 from evaluation.tasks.crop import Subject, image_scene
 from infra.errors import UserError
 from preprocessing.anatomy import BACKGROUND, BODY
 from preprocessing.case import RegionName
 from preprocessing.regions import Window
+from preprocessing.totalsegmentator import ToolError
 from training.sampling import ddim, draw_noise, uniform_timesteps
 
 TASK = "synthesis"
@@ -49,6 +52,7 @@ def run(context: TaskContext) -> TaskResult:
         "ours": draw(context, labelled, maps),
     }
     rows = [row for method in ("class-mean", "ours") for row in _case_rows(context, method, labelled, maps, found)]
+    rows += [row for method in found for row in _organ_rows(context, method, labelled, maps, found)]
     for region in dict.fromkeys(s.region for s in labelled):
         rows += _set_rows(context, region, labelled, found)
         rows += _memory_rows(context, region, labelled, found)
@@ -84,6 +88,27 @@ def _case_rows(
     rows = []
     for subject, anatomy, x, real in zip(subjects, maps, found[method], found["real"], strict=True):
         rows += context.rows(TASK, subject, SETTING, method, [organ_error_hu(x, real, anatomy, subject.window)])
+    return rows
+
+
+def _organ_rows(
+    context: TaskContext,
+    method: str,
+    subjects: Sequence[Subject],
+    maps: Sequence[NDArray],
+    found: dict[str, list[NDArray]],
+) -> list[Row]:
+    """The organs that segmenters find again in each volume; one that fails on an image is a row with that reason."""
+    tool = context.config.synthesis.totalsegmentator
+    segmenters = [context.segmenter, ToolSegmenter(tool) if tool else None]
+    rows = []
+    for found_by in filter(None, segmenters):
+        for subject, anatomy, x in zip(subjects, maps, found[method], strict=True):
+            try:
+                measured = anatomy_dice(found_by, x, anatomy, subject.window, subject.spacing_at(anatomy.shape))
+            except (UserError, ToolError) as error:
+                measured = missing(f"dice_anatomy[{found_by.name}]", "1", str(error))
+            rows += context.rows(TASK, subject, SETTING, method, [measured])
     return rows
 
 

@@ -38,7 +38,7 @@ def run(quick: bool = False) -> list[dict]:
         train = TRAIN.replace(iterations=1, batch_size=1)
         base = pretrain(lake, RECIPE, PretrainConfig(preset="bench-sweep", model=MODEL, train=train)).key
         seeds = tuple(range((QUICK_CELLS if quick else CELLS) // len(TASKS)))
-        config = EvaluateConfig(preset="bench", tasks=TASKS, regions=("abdomen",), seeds=seeds)
+        config = EvaluateConfig(preset="bench", tasks=TASKS, regions=("abdomen",), seeds=seeds, segmenter=None)
         measured, done = timed(lambda: sweep(lake, config, base))
         cells = len(read_seal(lake, done.key).cells)
         again, _ = timed(lambda: sweep(lake, config.replace(preset="again"), base))

@@ -210,7 +210,7 @@ def as_text(rows: Sequence[Row]) -> str:
     def cell(value: Any) -> str:
         return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    widths = {"model": 10, "side": 14, "how": 34}
+    widths = {"model": 10, "side": 14, "how": 34, "what": 34}
     lines = [list(rows[0])] + [[cell(value) for value in row.values()] for row in rows]
     sizes = [widths.get(name, max(9, len(name))) for name in rows[0]]
     return "\n".join("  ".join(text.ljust(size) for text, size in zip(line, sizes, strict=True)) for line in lines)

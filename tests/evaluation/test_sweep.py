@@ -12,7 +12,7 @@ from torch import nn
 
 from evaluation import measure, sweep
 from evaluation.cells import read_cell_seal
-from evaluation.config import Checkpoint, EvaluateConfig
+from evaluation.config import Checkpoint, EvaluateConfig, used_segmenter
 from evaluation.publish import metric_name, metric_values
 from evaluation.results import finished_sweep, read_seal
 from evaluation.sweep import evaluate
@@ -22,16 +22,19 @@ from evaluation.verdict import kind
 from infra.errors import UserError
 from infra.lake import open_lake
 from infra.settings import Settings
-from preprocessing.manifest import ManifestRow, commit
+from preprocessing.manifest import ManifestRow, commit, read_manifest
 from preprocessing.recipe import demo
 from preprocessing.regions import WINDOWS
-from training.config import tiny
+from training import launch
+from training.config import tiny, tiny_segmenter
 from training.runs import TrainedRun
 
 BASE = f"runs/pretrain/{'b' * 32}"
 CONTROLS = {"lesion": f"runs/finetune/{'c' * 32}"}
 CHECKPOINT = Checkpoint(base=BASE, controls=CONTROLS)
-CONFIG = EvaluateConfig(preset="tiny", tasks=("denoising", "anomaly"), regions=("abdomen",))
+CONFIG = EvaluateConfig(preset="tiny", tasks=("denoising", "anomaly"), regions=("abdomen",), segmenter=None)
+SEGMENTED = CONFIG.replace(tasks=("denoising", "synthesis", "lesion-generation"), segmenter=tiny_segmenter())
+UNTRAINED = tiny_segmenter().replace(train=tiny_segmenter().train.replace(iterations=7))
 
 
 @pytest.fixture
@@ -235,6 +238,41 @@ def test_another_controlnet_measures_the_tasks_that_use_it(lake):
     other = Checkpoint(base=BASE, controls={"lesion": "runs/finetune/other"})
     asked, _ = measured_by(lake, config=config, checkpoints=(other,))
     assert [name for name, *_ in asked] == ["lesion-generation", "lesion-inpainting"]
+
+
+@pytest.fixture
+def _segmenters(monkeypatch):
+    """Segmenters are trained at once and opened by their key; that of 7 steps cannot be trained."""
+
+    def train(lake, recipe, config, **_):
+        if config.train.iterations == 7:
+            raise UserError("the val split of this data has no case")
+
+    def opened(lake, key):
+        if key.endswith(
+            used_segmenter(SEGMENTED.replace(segmenter=UNTRAINED), read_manifest(lake, demo()).fingerprint)
+        ):
+            raise UserError("there is no segmenter")
+
+    monkeypatch.setattr(launch, "train_segmenter", train)
+    monkeypatch.setattr(measure, "open_segmenter", opened)
+
+
+@pytest.mark.usefixtures("_segmenters")
+def test_another_segmenter_measures_the_tasks_that_it_reads(lake):
+    run(lake, config=SEGMENTED)
+    asked, _ = measured_by(lake, config=SEGMENTED.replace(segmenter=tiny_segmenter().replace(noise=0.05)))
+    assert [name for name, *_ in asked] == ["synthesis", "lesion-generation"]
+
+
+@pytest.mark.usefixtures("_segmenters")
+def test_a_sweep_whose_segmenter_cannot_be_trained_says_so_and_measures_the_rest(lake):
+    done = run(lake, config=SEGMENTED.replace(segmenter=UNTRAINED))
+    reasons = done.table.loc[done.table["value"].isna()]
+    assert set(reasons["task"]) == {"synthesis", "lesion-generation"}
+    assert set(reasons["reason"]) == {"the segmenter is left out: there is no segmenter"}
+    assert done.table.loc[done.table["value"].notna(), "task"].nunique() == 3
+    assert finished_sweep(lake, done.key) is None
 
 
 def test_new_cases_of_a_region_measure_that_region_only(lake):

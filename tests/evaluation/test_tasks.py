@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from task_worlds import LIVER, make_context, small_config, store_case, value, vo
 
 from evaluation.config import TASKS, Checkpoint, EvaluateConfig, evaluate_key, paper, tiny
 from evaluation.metrics import distance_hu
+from evaluation.segmenters import LakeSegmenter
 from evaluation.tasks import run_task
 from evaluation.tasks.crop import Crop, Subject, crop_around, crop_body
 from evaluation.tasks.lesion import held_out_lesions, lesion_sample, training_lesions
@@ -18,9 +20,13 @@ from evaluation.tasks.superresolution import calibrated
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.anatomy import BODY, UNKNOWN, class_ids
-from preprocessing.regions import RegionExtent
+from preprocessing.recipe import Segmenter
+from preprocessing.regions import WINDOWS, RegionExtent
 from preprocessing.store import open_case
+from training.config import SegmenterConfig
 from training.depth_operator import DepthOperator
+from training.segmentation import Segmentation
+from training.segmenter import label_table
 
 BLIND = ("denoising", "anomaly", "superresolution")
 COLUMNS = {
@@ -400,6 +406,46 @@ def test_synthesis_is_told_the_map_and_measures_organs(stored):
     for name in ("pixels", "random-conv3d-seed0"):
         near = {r["method"] for r in rows if r["metric"] == f"nearest_training[{name}]" and r["value"] > 0}
         assert near == {"real", "ours"}
+
+
+class SeesByValue:
+    """Finds a liver wherever HU are those of one, and a lesion wherever they are a little lower."""
+
+    fingerprint = "f" * 32
+    network = SimpleNamespace(labels=label_table(SegmenterConfig()))
+
+    def __init__(self):
+        self.window = WINDOWS["abdomen"]
+
+    def segment(self, x_ZYX):
+        hu = self.window.to_hu(x_ZYX)
+        anatomy = np.select([hu > 65, hu > -200], [LIVER, BODY], 0).astype(np.uint8)
+        return Segmentation(anatomy, (hu > 30) & (hu < 65))
+
+
+def test_what_is_drawn_is_read_by_the_segmenter_beside_the_real_case(stored):
+    config = small_config().replace(regions=("abdomen",))
+    context = make_context(stored, config)
+    context.segmenter = LakeSegmenter(SeesByValue())
+    rows = run_task("synthesis", context).rows
+    organs = {r["method"]: r["value"] for r in rows if r["metric"] == "dice_anatomy[segmenter ffffffff]"}
+    assert organs["class-mean"] == 1
+    assert organs["real"] > 0.9 > organs["ours"]
+    for task in ("lesion-generation", "lesion-inpainting"):
+        rows = run_task(task, context).rows
+        seen = {r["method"]: r["value"] for r in rows if r["metric"] == "dice_lesion[segmenter ffffffff]"}
+        assert seen["real"] > 0.2
+        assert set(seen) == {"real", "constant-hu", "no-controlnet", "ours"}
+
+
+def test_a_tool_that_is_not_there_is_a_row_with_the_remedy(stored, monkeypatch):
+    monkeypatch.setenv("MEDDIFF_TOTALSEGMENTATOR", "/nowhere/TotalSegmentator")
+    config = small_config()
+    config = config.replace(synthesis=config.synthesis.replace(totalsegmentator=Segmenter()))
+    rows = run_task("synthesis", make_context(stored, config)).rows
+    lost = [r for r in rows if r["metric"] == "dice_anatomy[totalsegmentator 2.18.0]"]
+    assert lost
+    assert all("no such command at /nowhere" in r["reason"] for r in lost)
 
 
 def test_a_sweep_measured_twice_gives_the_same_numbers(stored):

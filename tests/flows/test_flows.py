@@ -37,7 +37,7 @@ from preprocessing.ingest import IngestSummary, SourceCounts
 from preprocessing.manifest import commit, read_manifest
 from preprocessing.preview import sheet_key
 from training.config import ModelConfig
-from training.runs import RunSeal, finetune_key, finished_run, pretrain_key, seal_key
+from training.runs import RunSeal, finetune_key, finished_run, pretrain_key, seal_key, segmenter_key
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -99,13 +99,16 @@ def stages(monkeypatch, lake):
         key = finetune_key(read_manifest(place, rules).fingerprint, config, base.key)
         return run(place, key, f"finetune {config.task}", base.key, on_log)
 
+    def fake_segmenter(place, rules, config, *, on_log, on_picture):
+        return run(place, segmenter_key(read_manifest(place, rules).fingerprint, config), "segmenter", "", on_log)
+
     def fake_evaluate(place, rules, config, checkpoints, *, on_log):
         calls.append(("evaluate", checkpoints[0].base, sorted(checkpoints[0].controls)))
         on_log(6, 6, "report")
         return EvaluationRun("runs/evaluate/x", "x", pd.DataFrame({"value": [1.0]}))
 
     monkeypatch.setattr(flows.ingest, "ingest", ingest)
-    launch = types.SimpleNamespace(pretrain=fake_pretrain, finetune=fake_finetune)
+    launch = types.SimpleNamespace(pretrain=fake_pretrain, finetune=fake_finetune, train_segmenter=fake_segmenter)
     monkeypatch.setitem(sys.modules, "training.launch", launch)
     monkeypatch.setitem(sys.modules, "evaluation.sweep", types.SimpleNamespace(evaluate=fake_evaluate))
     monkeypatch.setattr(flows.evaluate, "finished_sweep", lambda place, key: None)
@@ -293,7 +296,7 @@ def test_the_pipeline_calls_every_stage_once_in_order(lake, stages, events):
     profile = demo(lake.url)
     key = pipeline(profile)
     assert [call[0] for call in stages] == [
-        "ingest", "pretrain", "finetune superresolution", "finetune lesion", "evaluate", "promote",
+        "ingest", "pretrain", "finetune superresolution", "finetune lesion", "segmenter", "evaluate", "promote",
     ]  # fmt: skip
     assert stages[-1] == ("promote", "runs/evaluate/x", profile.promotion)
     assert stages[-2] == ("evaluate", stages[1][1], ["lesion", "superresolution"])

@@ -7,7 +7,7 @@ from flow_samples import PATIENTS, phantom_rows
 
 from evaluation.cells import cell_keys, cells_of
 from evaluation.champion import promotion_key
-from evaluation.config import Checkpoint, evaluate_key
+from evaluation.config import Checkpoint, evaluate_key, used_segmenter
 from flows.params import SourceSpec
 from flows.plan import plan
 from flows.profiles import demo
@@ -30,7 +30,8 @@ def _seal_all(lake, profile):
     controls = {c.task: finetune_key(fingerprint, c, base) for c in profile.finetune_configs}
     judged = Checkpoint(base=base, controls=controls)
     sweep = evaluate_key(fingerprint, profile.evaluate_config, (judged,))
-    keys = [base, *controls.values(), sweep, promotion_key(sweep, profile.promotion)]
+    segmenter = used_segmenter(profile.evaluate_config, fingerprint)
+    keys = [base, *controls.values(), segmenter, sweep, promotion_key(sweep, profile.promotion)]
     for key in keys:
         lake.write(seal_key(key), json.dumps({"format": 1}).encode())
     return keys
@@ -50,6 +51,7 @@ def test_after_the_ingest_the_models_would_run_and_their_places_are_known(ingest
         "pretrain": "would run",
         "finetune superresolution": "would run",
         "finetune lesion": "would run",
+        "segmenter": "would run",
         "evaluate": "would run",
         "promote": "would run",
     }
@@ -93,7 +95,7 @@ def test_another_config_runs_from_its_stage_on(ingested):
     assert status["finetune lesion"] == status["evaluate"] == "would run"
 
 
-@pytest.mark.parametrize("gone", range(5))
+@pytest.mark.parametrize("gone", range(6))
 def test_a_deleted_run_is_run_again(ingested, gone):
     keys = _seal_all(ingested, _profile(ingested))
     ingested.delete(seal_key(keys[gone]))

@@ -1,9 +1,7 @@
 """The anatomy stage: a real peer process with the tool's command line, found, checked, run and kept."""
 
 import json
-import stat
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from preprocessing.manifest import ManifestRow, read_manifest
 from preprocessing.recipe import RECIPES, Segmenter
 from preprocessing.segmenter import segmentation_key
 from preprocessing.store import open_case
-from preprocessing.totalsegmentator import WEIGHTS, find_tool, last_line
+from preprocessing.totalsegmentator import find_tool, last_line
 
 SEGMENTED = RECIPE.replace(segmenter=Segmenter())
 PEER = Path(__file__).with_name("threshold_segmenter.py")
@@ -40,25 +38,9 @@ def source(tmp_path) -> MadeSource:
 
 
 @pytest.fixture
-def tool(tmp_path, monkeypatch) -> Path:
-    """The peer as an executable of its own, with weights, named by the environment."""
-    command = tmp_path / "bin" / "TotalSegmentator"
-    command.parent.mkdir()
-    command.write_text(f"#!{sys.executable}\n" + PEER.read_text())
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    home = tmp_path / "totalseg"
-    for number in [n for numbers in WEIGHTS.values() for n in numbers]:
-        weights = home / f"nnunet/results/Dataset{number}_made/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0"
-        weights.mkdir(parents=True)
-        (weights / "checkpoint_final.pth").touch()
-    monkeypatch.setenv("MEDDIFF_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("MEDDIFF_TOTALSEGMENTATOR", str(command))
-    monkeypatch.setenv("MEDDIFF_TOTALSEGMENTATOR_DEVICE", "cpu")
-    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(home))
-    monkeypatch.setenv("PEER_LOG", str(tmp_path / "calls.jsonl"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("TOTALSEG_WEIGHTS_PATH", raising=False)
-    return command
+def tool(segmentation_tool) -> Path:
+    """The peer, named by the environment."""
+    return segmentation_tool
 
 
 def calls(tool: Path) -> list:
