@@ -53,12 +53,10 @@ def doctor(
 
 
 def _show(checks: Sequence[Check]) -> None:
-    """A row for every check, and what to do below it where there is something."""
-    rows = [(WORDS[check.status], check.what, check.found, check.remedy) for check in checks]
-    wide = any(check.remedy for check in checks)
-    columns = ("", "what", "found", "what to do")
-    shown = rows if wide else [row[:3] for row in rows]
-    terminal.out().print(terminal.table("this machine", columns[: 4 if wide else 3], shown), soft_wrap=False)
+    """A row for every check, and beside it what to do, where there is anything to do."""
+    columns = ("", "what", "found", "what to do")[: 4 if any(check.remedy for check in checks) else 3]
+    rows = [(WORDS[check.status], check.what, check.found, check.remedy)[: len(columns)] for check in checks]
+    terminal.out().print(terminal.table("this machine", columns, rows), soft_wrap=False)
 
 
 VERBS = (up, down, doctor)
