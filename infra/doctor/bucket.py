@@ -109,6 +109,7 @@ def _created_once(objects: S3Objects, prefix: str) -> str:
     objects.create(key, b"first")
     with suppress(FileExistsError):
         objects.create(key, b"second")
+    if objects.read(key) != b"first":
         raise _Fault("If-None-Match is ignored: a second writer replaces what the first one created")
     return "If-None-Match keeps the first of two writers"
 
@@ -126,6 +127,7 @@ def _large_once(objects: S3Objects, prefix: str) -> str:
     _upload(objects, key, b"first")
     with suppress(FileExistsError):
         _upload(objects, key, b"second")
+    if objects.read(key) != b"first":
         raise _Fault("If-None-Match is ignored when parts are put together")
     return "If-None-Match keeps the first of two writers of a large object"
 
