@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 from infra.config import Config
 from infra.settings import Settings
 
+AGAIN = "run again; if it stays so, see its own log and the network on the way"
+
 Status = Literal["ok", "warning", "missing"]
 
 
@@ -72,7 +74,7 @@ class _Patient:
 
     def _failure(self, found: str) -> Check:
         status: Status = "missing" if self._probe.essential else "warning"
-        return Check(what=self._probe.what, status=status, found=found, remedy="run again; see what stands before it")
+        return Check(what=self._probe.what, status=status, found=found, remedy=AGAIN)
 
 
 def told(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from infra.processes import Service, recorded
 from infra.settings import Settings
 
 WHAT = "services"
-AGAIN = "run meddiff up: it ends the rest and starts all anew"
+UP_AGAIN = "run meddiff up: it ends the rest and starts all anew"
 
 
 def look_at_services(settings: Settings) -> Iterator[Check]:
@@ -18,7 +18,7 @@ def look_at_services(settings: Settings) -> Iterator[Check]:
     well = [f"{service.name} {service.address}" for service in services if service.name not in broken]
     yield Check(what=WHAT, status="ok", found=", ".join(well) or "none runs (meddiff up starts them)")
     for name, fault in broken.items():
-        yield Check(what=WHAT, status="warning", found=f"{name} {fault}", remedy=AGAIN)
+        yield Check(what=WHAT, status="warning", found=f"{name} {fault}", remedy=UP_AGAIN)
 
 
 def _fault(service: Service) -> str:
