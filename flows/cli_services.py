@@ -1,23 +1,20 @@
 """Service verbs of the command: up, down, doctor."""
 
-import os
-import shutil
-import subprocess
-import sys
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated
 
-import psutil
 import typer
 
 from flows import terminal
 from flows.results import beside
+from flows.session import open_session
 from infra import services
-from infra.errors import UserError
-from infra.lake import open_lake
-from infra.processes import running
-from infra.settings import Settings, load_settings
+from infra.doctor.check import Check, Probe, examine
+from infra.doctor.probes import PROBES
+from infra.settings import load_settings
+from preprocessing.totalsegmentator import COMMAND, LOOK_S, look_at_tool
+
+WORDS = {"ok": "ok", "warning": "warning", "missing": "MISSING"}
 
 
 def up() -> None:
@@ -41,58 +38,25 @@ def down() -> None:
     terminal.out().print(f"ended: {', '.join(ended)}" if ended else "nothing of ours was running")
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """What this machine has and lacks; exit code 1 if something is missing that every run needs."""
-    checks = machine_checks(load_settings())
+def doctor(
+    lake: Annotated[str, typer.Option("--lake", help="Folder or s3:// url, looked at in place of MEDDIFF_LAKE.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """What this machine and its engines have and lack; exit code 1 if something is missing that every run needs."""
+    checks = examine(open_session(lake), (*PROBES, Probe(COMMAND, look_at_tool, LOOK_S + 2)))
     if as_json:
-        terminal.print_json([{"what": what, "ok": ok, "found": found} for what, ok, found in checks])
+        terminal.print_json([check.model_dump() for check in checks])
     else:
-        rows = [("ok" if ok else "MISSING", what, found) for what, ok, found in checks]
-        terminal.out().print(terminal.table("this machine", ("", "what", "found"), rows))
-    if not all(ok for _, ok, _ in checks):
+        _show(checks)
+    if any(check.status == "missing" for check in checks):
         raise typer.Exit(1)
 
 
-def machine_checks(settings: Settings) -> list[tuple[str, bool, str]]:
-    """(what, good enough, what was found) of everything that a run leans on."""
-    memory_gib = psutil.virtual_memory().total / 2**30
-    free_gib = shutil.disk_usage(_existing(settings.home)).free / 2**30
-    alive = running(settings.home)
-    return [
-        ("Python", sys.version_info >= (3, 11), sys.version.split()[0]),
-        ("cores", True, str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())),
-        ("memory", memory_gib >= 3.5, f"{memory_gib:.1f} GiB; 4 are needed"),
-        ("disk", free_gib >= 2, f"{free_gib:.1f} GiB free at {settings.home}; 2 are needed"),
-        ("GPU", True, _gpu()),
-        *((name, True, version(name)) for name in ("prefect", "mlflow", "dask", "zarr", "torch", "monai")),
-        _lake_check(settings),
-        ("MLflow store", True, settings.mlflow_uri),
-        ("services", True, ", ".join(f"{s.name} {s.address}" for s in alive.values()) or "none (meddiff up)"),
-    ]
-
-
-def _lake_check(settings: Settings) -> tuple[str, bool, str]:
-    local = "://" not in settings.lake_url
-    if local and not (Path(settings.lake_url) / "lake.json").exists():
-        place = _existing(Path(settings.lake_url))
-        return ("lake", os.access(place, os.W_OK), f"{settings.lake_url}: none yet, made by the first ingest")
-    try:
-        lake = open_lake(settings.lake_url, create=False)
-    except UserError as error:
-        return ("lake", False, str(error))
-    return ("lake", True, f"{lake.url} (id {lake.id})")
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _gpu() -> str:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return "none: the tiny presets run on the CPU, the paper presets need one"
-    done = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False, timeout=20)
-    return done.stdout.strip() or "nvidia-smi finds none"
+def _show(checks: Sequence[Check]) -> None:
+    """A row for every check, and beside it what to do, where there is anything to do."""
+    columns = ("", "what", "found", "what to do")[: 4 if any(check.remedy for check in checks) else 3]
+    rows = [(WORDS[check.status], check.what, check.found, check.remedy)[: len(columns)] for check in checks]
+    terminal.out().print(terminal.table("this machine", columns, rows), soft_wrap=False)
 
 
 VERBS = (up, down, doctor)

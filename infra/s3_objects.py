@@ -3,7 +3,7 @@
 import atexit
 import bisect
 import errno
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -25,12 +25,12 @@ TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the
 class S3Objects:
     """Objects under `s3://bucket/prefix`; credentials come from the environment."""
 
-    def __init__(self, url: str, endpoint: str, region: str) -> None:
+    def __init__(self, url: str, endpoint: str, region: str, connection: Mapping[str, Any] = CONNECTION) -> None:
         self.root = url.removeprefix("s3://").rstrip("/")
         self.options: dict[str, Any] = {
             "endpoint_url": endpoint or None,
             "client_kwargs": {"region_name": region},
-            "config_kwargs": CONNECTION,
+            "config_kwargs": dict(connection),
             "use_listings_cache": False,
         }
 

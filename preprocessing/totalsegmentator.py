@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from infra.doctor.check import Check
 from infra.errors import UserError
 from infra.processes import locked
 from infra.settings import Settings
@@ -28,6 +30,7 @@ COMMAND = "TotalSegmentator"
 WEIGHTS = {False: (291, 292, 293, 294, 295), True: (297,)}  # numbers of the nnU-Net data sets of `total`, and if fast
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 ANSWER_S = 300  # its imports take a while
+LOOK_S = 20.0  # what somebody who only wants to know waits for them
 OWN = ("PYTHONPATH", "PYTHONHOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # not the tool's
 
 
@@ -46,8 +49,8 @@ class Tool:
     home: Path
 
 
-def find_tool(segmenter: Segmenter, settings: Settings) -> Tool:
-    """The tool that a recipe pins, ready to run on this machine.
+def find_tool(segmenter: Segmenter, settings: Settings, answer_s: float = ANSWER_S) -> Tool:
+    """The tool that a recipe pins, ready to run on this machine; it gets so many seconds to name its version.
 
     Raises:
         UserError: the command, the pinned version or the weights are missing; the message names the remedy.
@@ -61,7 +64,7 @@ def find_tool(segmenter: Segmenter, settings: Settings) -> Tool:
     if command is None:
         place = f"at {settings.totalsegmentator}" if settings.totalsegmentator else "on PATH"
         raise UserError(f"{wanted}, but there is no such command {place}: {remedy}")
-    found = _version(command)
+    found = _version(command, answer_s)
     if found != segmenter.version:
         raise UserError(f"{wanted}, but {command} answers {found!r} to --version: {remedy}")
     _check_weights(segmenter, settings.totalsegmentator_weights)
@@ -74,12 +77,26 @@ def find_tool(segmenter: Segmenter, settings: Settings) -> Tool:
     )
 
 
+def look_at_tool(settings: Settings) -> Iterator[Check]:
+    """Whether the recipe `segmented` could run here; no other recipe asks for the tool."""
+    if not shutil.which(settings.totalsegmentator or COMMAND) and not settings.totalsegmentator:
+        yield Check(what=COMMAND, status="ok", found="not installed: only the recipe `segmented` asks for it")
+        return
+    try:
+        tool = find_tool(Segmenter(), settings, LOOK_S)
+    except UserError as error:
+        fault, _, remedy = str(error).rpartition(": ")
+        yield Check(what=COMMAND, status="warning", found=fault, remedy=remedy)
+        return
+    yield Check(what=COMMAND, status="ok", found=f"{tool.command} on the {tool.device}, weights in {tool.weights}")
+
+
 @cache
-def _version(command: str) -> str:
+def _version(command: str, answer_s: float) -> str:
     """What the command answers to --version, or the last line of its complaint."""
     try:
         answer = subprocess.run(
-            [command, "--version"], capture_output=True, text=True, timeout=ANSWER_S, env=_environment(), check=False
+            [command, "--version"], capture_output=True, text=True, timeout=answer_s, env=_environment(), check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)

@@ -14,7 +14,7 @@ HOMES = {
     "prefect": ("flows/",),
     "mlflow": ("infra/tracking.py",),
     "dask": ("infra/cluster.py",),
-    "distributed": ("infra/cluster.py",),
+    "distributed": ("infra/cluster.py", "infra/doctor/dask_scheduler.py"),
     "zarr": ("infra/lake.py", "preprocessing/store.py"),
     "s3fs": ("infra/s3_objects.py", "infra/partial.py", "infra/remote_s3.py"),
     "fsspec": ("infra/s3_objects.py",),

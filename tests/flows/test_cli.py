@@ -190,12 +190,40 @@ def test_a_relative_lake_becomes_absolute_for_every_process(tmp_path, monkeypatc
     assert os.environ["MEDDIFF_LAKE"] == str(tmp_path / "here" / "lake")
 
 
-def test_doctor_tells_what_is_there(capsys):
-    code, out, _ = call(capsys, "doctor", "--json")
-    found = {check["what"]: check for check in json.loads(out)}
-    assert found["Python"]["ok"]
-    assert {"memory", "disk", "GPU", "prefect", "lake"} <= set(found)
-    assert code == (0 if all(check["ok"] for check in found.values()) else 1)
+def test_doctor_tells_what_is_there(lake, capsys, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    code, out, err = call(capsys, "doctor", "--json")
+    checks = {check["what"]: check for check in json.loads(out)}
+    assert (code, err) == (0, "")
+    assert {"Python", "memory", "disk", "GPU", "packages", "lake", "Prefect", "Dask", "MLflow", "services",
+            "TotalSegmentator"} <= set(checks)  # fmt: skip
+    assert all(set(check) == {"what", "status", "found", "remedy"} for check in checks.values())
+    assert checks["lake"]["found"] == f"{lake.url} (id {lake.id})"
+    assert checks["Python"] == {"what": "Python", "status": "ok", "found": sys.version.split()[0], "remedy": ""}
+
+
+def test_doctor_fails_only_for_what_every_run_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, out, _ = call(capsys, "doctor", "--lake", tmp_path / "lake")
+    assert code == 0
+    assert "warning  MLflow" in out
+    assert "what to do" in out
+    assert "unset MLFLOW_TRACKING_URI" in out
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    (tmp_path / "file").touch()
+    code, out, _ = call(capsys, "doctor", "--lake", tmp_path / "file" / "lake")
+    assert code == 1
+    assert "MISSING  lake: writing" in out
+    assert "MISSING  Prefect " in out
+    assert all(len(line) <= 120 for line in out.splitlines())
+
+
+def test_doctor_where_all_is_well_has_no_column_of_remedies(lake, capsys, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0
+    assert "what to do" not in out
 
 
 def test_the_command_imports_neither_prefect_nor_torch():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,18 @@ def _says_what_it_did(api, house):
     assert json.loads(_meddiff("diff", "--json"))["after"]["fingerprint"] == event["payload"]["fingerprint"]
 
 
+def _are_well(api, tracking):
+    """The doctor finds the servers, the worker and the deployments, and nothing to be done."""
+    env = {**os.environ, "PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": tracking}
+    done = subprocess.run([BIN / "meddiff", "doctor", "--json"], capture_output=True, text=True, env=env, check=True)
+    checks = {check["what"]: check for check in json.loads(done.stdout)}
+    assert checks["Prefect"]["found"] == f"{api}, version {version('prefect')}"
+    assert checks["Prefect worker"]["found"] == "1 online in pool `cpu`: meddiff"
+    assert checks["Prefect deployments"]["found"] == "all 5 flows"
+    assert checks["MLflow"]["found"] == f"{tracking}, version {version('mlflow')}"
+    assert {check["status"] for check in checks.values()} == {"ok"}
+
+
 @pytest.fixture
 def house(tmp_path):
     """A state folder whose services are ended whatever happens."""
@@ -90,6 +103,8 @@ def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
     assert {s["pid"] for s in json.loads((house / "services.json").read_text())["services"]} == {
         s["pid"] for s in state.values()
     }
+
+    _are_well(api, tracking)
 
     run = subprocess.run(
         [BIN / "prefect", "deployment", "run", "ingest-ct/default", "--watch"],

@@ -20,7 +20,7 @@ from preprocessing.manifest import ManifestRow, read_manifest
 from preprocessing.recipe import RECIPES, Segmenter
 from preprocessing.segmenter import segmentation_key
 from preprocessing.store import open_case
-from preprocessing.totalsegmentator import find_tool, last_line
+from preprocessing.totalsegmentator import find_tool, last_line, look_at_tool
 
 SEGMENTED = RECIPE.replace(segmenter=Segmenter())
 PEER = Path(__file__).with_name("threshold_segmenter.py")
@@ -184,6 +184,29 @@ def test_missing_weights_name_the_folder_and_the_remedy(tool, tmp_path, monkeypa
     monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "empty"))
     with pytest.raises(UserError, match=f"missing in {tmp_path}/empty .*totalseg_download_weights -t {task}`"):
         find_tool(Segmenter(fast=fast), load_settings())
+
+
+def test_the_doctor_is_told_of_the_tool(tool, tmp_path, monkeypatch):
+    (check,) = look_at_tool(load_settings())
+    assert check.status == "ok"
+    assert check.found == f"{tool} on the cpu, weights in {tmp_path / 'totalseg/nnunet/results'}"
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path / "empty"))
+    (check,) = look_at_tool(load_settings())
+    assert check.status == "warning"
+    assert check.found.startswith("weights of TotalSegmentator are missing in ")
+    assert check.remedy.startswith("run `totalseg_download_weights -t total`")
+
+
+def test_the_doctor_misses_only_a_tool_that_was_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("MEDDIFF_TOTALSEGMENTATOR", raising=False)
+    (check,) = look_at_tool(load_settings())
+    assert check.status == "ok"
+    monkeypatch.setenv("MEDDIFF_TOTALSEGMENTATOR", "/nowhere/TotalSegmentator")
+    (check,) = look_at_tool(load_settings())
+    assert check.status == "warning"
+    assert check.found.endswith("there is no such command at /nowhere/TotalSegmentator")
+    assert check.remedy.startswith("install it (pip install")
 
 
 def test_a_run_without_the_tool_ends_before_any_case_is_read(lake, source, tmp_path, monkeypatch):
