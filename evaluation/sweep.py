@@ -32,7 +32,7 @@ from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
-from training.runs import finished_run, run_exists, seal_key
+from training.runs import finished_run, run_exists, seal_key, take_run
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ def evaluate(
         if manifest.sealed(split="test").empty:
             raise UserError(f"{lake.url} has no test case of recipe {recipe.name!r}: ingest more patients first")
         sweep = Sweep(lake, recipe, manifest, config, tuple(checkpoints))
+        for run_key in (key for checkpoint in checkpoints for key in checkpoint.models.values()):
+            take_run(lake, run_key)
         done = _write(sweep, key, measure(sweep, on_log, run, (settings or load_settings()).dask_address))
     if track and run_exists(lake, key):
         publish(lake, done, settings)
@@ -123,7 +125,7 @@ def measure(sweep: Sweep, on_log: OnLog | None = None, run: RunTask = run_task, 
     """Measures the cells that are not measured yet and gathers all, in the order of the config."""
     log, jobs = on_log or (lambda done, total, note: None), sweep.jobs()
     unsealed: dict[str, Unsealed] = {}
-    todo = [job for job in jobs if not run_exists(sweep.lake, job.key)]
+    todo = [job for job in jobs if not take_run(sweep.lake, job.key)]
     done = len(jobs) - len(todo)
     if done:
         logger.info("%d of %d cells were measured before", done, len(jobs))

@@ -138,6 +138,7 @@ def test_every_verb_explains_itself(capsys):
         "promote",
         "plan",
         "diff",
+        "gc",
         "compare",
         "up",
         "down",

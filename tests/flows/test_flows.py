@@ -24,6 +24,7 @@ from evaluation.config import Checkpoint
 from evaluation.results import EvaluationRun
 from flows import cli
 from flows.finetune import finetune
+from flows.gc import gc
 from flows.ingest import IngestParams, ingest_ct
 from flows.params import SourceSpec
 from flows.pipeline import pipeline
@@ -320,8 +321,8 @@ def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flo
 
 
 def test_flow_names_are_the_deployments():
-    names = {flow.name for flow in (ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline)}
-    assert names == {"ingest-ct", "pretrain", "finetune", "evaluate", "pipeline"}
+    names = {flow.name for flow in (ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline, gc)}
+    assert names == {"ingest-ct", "pretrain", "finetune", "evaluate", "pipeline", "gc"}
 
 
 def _command(capsys, *arguments):
