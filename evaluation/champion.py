@@ -126,7 +126,7 @@ def promote_candidate(
         champion = Champion(
             checkpoint=decision.candidate, against=decision.champion, sweep=sweep_key, reason=decision.reason
         )
-        for run in decision.candidate.models.values():
+        for run in (sweep_key, *decision.candidate.models.values()):
             take_run(lake, run)
         lake.write(CHAMPION, champion.model_dump_json(indent=1).encode())
         move_alias(decision.candidate, decision.reason, settings)

@@ -31,6 +31,7 @@ from flows.pipeline import pipeline
 from flows.pretrain import PretrainParams, pretrain
 from flows.profiles import demo
 from flows.progress import watched_by
+from flows.retention import GcParams
 from infra.errors import UserError
 from infra.remote import TransientError
 from preprocessing import recipe
@@ -308,7 +309,7 @@ def test_the_pipeline_stops_before_training_where_a_split_is_too_small(lake, sta
 
 
 @pytest.mark.parametrize(
-    "flow", [ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline], ids=lambda f: f.name
+    "flow", [ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline, gc], ids=lambda f: f.name
 )
 def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flow):
     schema = flow.parameters.model_dump()
@@ -318,6 +319,17 @@ def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flo
     reference = model.get("$ref") or model["allOf"][0]["$ref"]
     fields = schema["definitions"][reference.rpartition("/")[2]]["properties"]
     assert all(field.get("description") for field in fields.values())
+
+
+def test_gc_only_reports_unless_its_parameters_say_so(ingested):
+    left = "ct/x/phantom/killed/0123456789abcdef.zarr/zarr.json"
+    ingested.write(left, b"{}")
+    told = gc(GcParams(lake=ingested.url, grace_days=0))
+    assert (told["things"], told["bytes"], ingested.exists(left)) == (1, 2, True)
+    assert json.loads(_artifacts("table")[-1].data)[0]["key"] == left.removesuffix("/zarr.json")
+    assert gc(GcParams(lake=ingested.url)) == {"things": 0, "bytes": 0, "stayed": 0, "USD a month": 0.0}
+    gc(GcParams(lake=ingested.url, grace_days=0, delete=True))
+    assert not ingested.exists(left)
 
 
 def test_flow_names_are_the_deployments():
