@@ -75,12 +75,16 @@ class LocalFiles:
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
         """The files below a folder, leftovers of killed writers too; files that go meanwhile are left out."""
-        for folder, _, names in os.walk(self.root / prefix):
-            for path in (Path(folder, name) for name in names):
-                with suppress(FileNotFoundError):
-                    status = path.stat()
-                    at = datetime.fromtimestamp(status.st_mtime, UTC)
-                    yield StoredObject(path.relative_to(self.root).as_posix(), status.st_size, at)
+        waiting = [prefix]
+        while waiting:
+            folder = waiting.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+                for entry in entries:
+                    key = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(key)
+                    elif found := _stored(key, entry):
+                        yield found
 
     def touch(self, key: str) -> None:
         """Set the file's time to now."""
@@ -101,6 +105,15 @@ class LocalFiles:
         for folder in _folders_of(paths):
             with suppress(OSError):  # something else is in it
                 folder.rmdir()
+
+
+def _stored(key: str, entry: os.DirEntry[str]) -> StoredObject | None:
+    """A file as the lake lists it; None where it went meanwhile, or is none."""
+    with suppress(FileNotFoundError):
+        if entry.is_file():
+            status = entry.stat()
+            return StoredObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+    return None
 
 
 def _folders_of(paths: Sequence[Path]) -> list[Path]:
