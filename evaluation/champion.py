@@ -22,7 +22,7 @@ from infra.settings import Settings
 from infra.tracking import promote
 from preprocessing.manifest import Manifest, manifest_numbers, read_fingerprint, read_manifest
 from preprocessing.recipe import Recipe
-from training.runs import read_run, read_seal_as, run_exists, seal_key
+from training.runs import read_run, read_seal_as, run_exists, seal_key, take_run
 
 FORMAT = 1
 CHAMPION = "champion.json"
@@ -126,6 +126,8 @@ def promote_candidate(
         champion = Champion(
             checkpoint=decision.candidate, against=decision.champion, sweep=sweep_key, reason=decision.reason
         )
+        for run in (sweep_key, *decision.candidate.models.values()):
+            take_run(lake, run)
         lake.write(CHAMPION, champion.model_dump_json(indent=1).encode())
         move_alias(decision.candidate, decision.reason, settings)
     lake.write(seal_key(key), decision.model_dump_json(indent=1).encode())

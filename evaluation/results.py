@@ -32,6 +32,7 @@ class SweepSeal(Config):
     base: str = Field(description="key of the pre-trained run")
     controls: dict[str, str] = Field(description="keys of the fine-tuned runs")
     others: tuple[Checkpoint, ...] = Field((), description="further checkpoints that were judged beside it")
+    segmenter: str = Field("", description="key of the run that read what was drawn")
     cells: tuple[str, ...] = Field((), description="keys of the cells that it is made of")
     table: str = Field(description="SHA-256 of table.parquet")
     evaluations: int = Field(description="network evaluations")

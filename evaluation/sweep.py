@@ -32,7 +32,7 @@ from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
-from training.runs import finished_run, run_exists, seal_key
+from training.runs import finished_run, run_exists, seal_key, take_run
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ def evaluate(
         if used_segmenter(config, manifest.fingerprint):
             _train_segmenter(lake, recipe, config, on_log)
         sweep = Sweep(lake, recipe, manifest, config, tuple(checkpoints))
+        for run_key in (key for checkpoint in checkpoints for key in checkpoint.models.values()):
+            take_run(lake, run_key)
         done = _write(sweep, key, measure(sweep, on_log, run, (settings or load_settings()).dask_address))
     if track and run_exists(lake, key):
         publish(lake, done, settings)
@@ -137,7 +139,7 @@ def measure(sweep: Sweep, on_log: OnLog | None = None, run: RunTask = run_task, 
     """Measures the cells that are not measured yet and gathers all, in the order of the config."""
     log, jobs = on_log or (lambda done, total, note: None), sweep.jobs()
     unsealed: dict[str, Unsealed] = {}
-    todo = [job for job in jobs if not run_exists(sweep.lake, job.key)]
+    todo = [job for job in jobs if not take_run(sweep.lake, job.key)]
     done = len(jobs) - len(todo)
     if done:
         logger.info("%d of %d cells were measured before", done, len(jobs))
@@ -209,6 +211,7 @@ def _write(sweep: Sweep, key: str, found: Findings) -> EvaluationRun:
         base=first.base,
         controls=first.controls,
         others=tuple(others),
+        segmenter=used_segmenter(sweep.config, sweep.manifest.fingerprint),
         cells=tuple(found.keys),
         table=digest(data),
         evaluations=found.evaluations,

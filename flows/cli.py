@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_apply, cli_bench, cli_compare, cli_data, cli_diff, cli_draw, cli_models, cli_services
+from flows import cli_apply, cli_bench, cli_compare, cli_data, cli_diff, cli_draw, cli_gc, cli_models, cli_services
 from flows.terminal import err, out
 from infra.errors import UserError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for module in (cli_models, cli_data, cli_apply, cli_draw, cli_diff, cli_compare, cli_services, cli_bench):
+for module in (cli_models, cli_data, cli_apply, cli_draw, cli_diff, cli_gc, cli_compare, cli_services, cli_bench):
     for verb in module.VERBS:
         app.command()(verb)
 

@@ -1,6 +1,7 @@
 """Data verbs of the command: ingest, cases, sources."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -56,16 +57,41 @@ def ingest(
     publish_no_derivatives: Annotated[
         bool, typer.Option("--publish-no-derivatives", help="Let no-derivatives data into a bucket, which is private.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CASE", help="Only this case, others stay as they are; may be repeated; one source."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Convert again what is unchanged: the cases of --only, or all.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Convert again what was last converted before this moment (UTC), and what is quarantined; the same "
+            "command again does what is left."
+        ),
+    ] = None,
     lake: LakeOption = "",
     recipe: RecipeOption = "paper",
 ) -> None:
     """Pull and convert sources into the lake; what is unchanged is not read again."""
+    if only and len(sources) > 1:
+        raise typer.BadParameter(f"--only belongs to one source, but {', '.join(sources)} are named")
+    if force and since:
+        raise typer.BadParameter("--force converts whatever its age; give it or --since, not both")
     directory = path and str(path.expanduser().absolute())
     folder = _given(path=directory, name=name, identified=identified or None)
     paths = [str(one.expanduser().absolute()) for one in archive or ()] or None
     public = _given(archive=paths, mirror=mirror, keep_raw=keep_raw)
     specs = source_specs(sources, folder, _given(patients=patients, seed=seed), public)
-    selection = Selection(limit=limit, licence_policy=licence_policy, publish_no_derivatives=publish_no_derivatives)
+    selection = Selection(
+        limit=limit,
+        licence_policy=licence_policy,
+        publish_no_derivatives=publish_no_derivatives,
+        only=tuple(only or ()),
+        force=force,
+        since=since,
+    )
     settings = open_session(lake)
     place = open_lake(settings.lake_url)
     specs = tuple(spec.in_hiding(place, settings) for spec in specs)

@@ -36,7 +36,9 @@ class IngestParams(StageParams):
         (demo_phantom(),), min_length=1, description="what to pull and convert", json_schema_extra={"position": 2}
     )
     selection: Selection = Field(
-        EVERYTHING, description="which of their cases, by number and licence", json_schema_extra={"position": 3}
+        EVERYTHING,
+        description="which of their cases, by number, licence and name, and which of them are converted again",
+        json_schema_extra={"position": 3},
     )
 
 

@@ -65,8 +65,10 @@ def ingest_status(lake: Lake, manifest: Manifest, source: Source, selection: Sel
     """Compares what a source lists with the manifest's rows of it, by version token.
 
     Raises:
-        UserError: the source cannot be listed, or the lake was filled under another key than its names' hashes.
+        UserError: the source cannot be listed, a case that is asked for is not, or the lake was filled under another
+            key than its names' hashes.
     """
+    from preprocessing.backfill import asked_for
     from preprocessing.changes import find_changes, known_cases, without_namesakes
     from preprocessing.identity import prepared
 
@@ -77,9 +79,10 @@ def ingest_status(lake: Lake, manifest: Manifest, source: Source, selection: Sel
     selection.require(source.info, lake)
     known = known_cases(manifest, source)
     cases = selected(without_namesakes(source.cases(lake)), known, selection, lake)
-    if found := find_changes(known, cases, source):
+    if found := asked_for(find_changes(known, cases, source), selection, manifest, source, lake):
         changed = len(found.changed) + len(found.renoted)
         counts = f"{len(found.new)} new, {changed} changed, {len(found.withdrawn)} no longer listed"
+        counts += f", {len(found.again)} once again" if found.again else ""
         return _would_run(stage, counts).replace(cases=len(cases))
     why = f"{len(cases)} cases as in manifest {manifest.number}"
     return StageStatus(stage=stage, status="unchanged", why=why, cases=len(cases))

@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +27,7 @@ from infra.errors import UserError
 from infra.local_files import LocalFiles
 from infra.s3_objects import S3Objects, s3_errors
 from infra.settings import URL_SCHEMES, Settings, absolute_url, load_settings
+from infra.stored_object import StoredObject
 
 FORMAT = 1
 MARKER = "lake.json"
@@ -118,9 +119,28 @@ class Lake:
         """The keys of all objects under the folder `prefix`, sorted; empty where there is none."""
         return self._files.list(prefix.strip("/"))
 
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Every object under the folder `prefix` with its size and time, in no order, by one listing.
+
+        What killed writers left in a folder is among them, unlike in `list`.
+        """
+        return self._files.objects(prefix.strip("/"))
+
+    def touch(self, key: str) -> None:
+        """Set an object's time to now, its bytes as they are.
+
+        Raises:
+            FileNotFoundError: no such object.
+        """
+        self._files.touch(key)
+
     def delete(self, key: str) -> None:
         """Remove one object; one that is not there is no error."""
         self._files.delete(key)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove many objects, in no order, and folders of theirs that become empty; a missing one is no error."""
+        self._files.delete_all(keys)
 
     def store(self, key: str, *, read_only: bool = True) -> Store:
         """The Zarr store whose root is `key`; a bucket's read-only one raises FileNotFoundError for a lost chunk."""

@@ -3,12 +3,14 @@
 import itertools
 import os
 import uuid
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from infra.byte_range import ByteRange
+from infra.stored_object import StoredObject
 
 PARTIAL = ".partial"
 
@@ -71,9 +73,56 @@ class LocalFiles:
         files = (path for path in (self.root / prefix).rglob("*") if path.is_file() and path.suffix != PARTIAL)
         return sorted(path.relative_to(self.root).as_posix() for path in files)
 
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """The files below a folder, leftovers of killed writers too; files that go meanwhile are left out."""
+        waiting = [prefix]
+        while waiting:
+            folder = waiting.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / folder) as entries:
+                for entry in entries:
+                    key = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(key)
+                    elif found := _stored(key, entry):
+                        yield found
+
+    def touch(self, key: str) -> None:
+        """Set the file's time to now."""
+        os.utime(self.path(key))
+
     def delete(self, key: str) -> None:
-        """Remove the file."""
-        self.path(key).unlink(missing_ok=True)
+        """Remove the file, durably."""
+        path = self.path(key)
+        with suppress(FileNotFoundError):
+            path.unlink()
+            fsync_folder(path.parent)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove the files, then the folders that held nothing else."""
+        paths = [self.path(key) for key in keys]
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in _folders_of(paths):
+            with suppress(OSError):  # something else is in it
+                folder.rmdir()
+
+
+def _stored(key: str, entry: os.DirEntry[str]) -> StoredObject | None:
+    """A file as the lake lists it; None where it went meanwhile, or is none."""
+    with suppress(FileNotFoundError):
+        if entry.is_file():
+            status = entry.stat()
+            return StoredObject(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+    return None
+
+
+def _folders_of(paths: Sequence[Path]) -> list[Path]:
+    """The folder that holds all of the files and those between it and them, the deepest first."""
+    if not paths:
+        return []
+    top = Path(os.path.commonpath([path.parent for path in paths]))
+    found = {folder for path in paths for folder in path.parents if folder.is_relative_to(top)}
+    return sorted(found, key=lambda folder: len(folder.parts), reverse=True)
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import atexit
 import bisect
 import errno
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from infra.byte_range import ByteRange
+from infra.stored_object import StoredObject
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
@@ -19,6 +20,7 @@ CONNECTION = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempt
 SIGNED_SECONDS = 7 * 24 * 3600  # the longest that S3 signs for
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 GAP_BYTES = 2**18  # between two parts of an object that is fetched with them: cheaper than a request of its own
+PAGE = 1000  # objects that one request lists or deletes
 TAKEN = (errno.EEXIST, errno.EINVAL)  # moto and AWS answer the first, Swift the second
 
 
@@ -122,6 +124,35 @@ class S3Objects:
         top = f"{self.root}/{prefix}" if prefix else self.root
         found = self.files.find(top)  # the prefix itself where objects appeared after an empty listing
         return sorted(name.removeprefix(f"{self.root}/") for name in found if name.startswith(f"{top}/"))
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects below a prefix, a thousand a request."""
+        bucket, _, root = self.root.partition("/")
+        below = "".join(f"{part}/" for part in (root, prefix) if part)
+        more: dict[str, str] = {}
+        while True:
+            page = self.files.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, MaxKeys=PAGE, **more)
+            for found in page.get("Contents", ()):
+                key = found["Key"].removeprefix(f"{root}/") if root else found["Key"]
+                yield StoredObject(key, found["Size"], found["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def touch(self, key: str) -> None:
+        """Copy the object onto itself, which sets its time and fails where it is gone."""
+        bucket, _, name = f"{self.root}/{key}".partition("/")
+        source = {"Bucket": bucket, "Key": name}
+        self.files.call_s3("copy_object", Bucket=bucket, Key=name, CopySource=source, MetadataDirective="REPLACE")
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove the objects, a thousand a request."""
+        bucket, _, root = self.root.partition("/")
+        names = [{"Key": f"{root}/{key}" if root else key} for key in keys]
+        for start in range(0, len(names), PAGE):
+            some = {"Objects": names[start : start + PAGE], "Quiet": True}
+            if failed := self.files.call_s3("delete_objects", Bucket=bucket, Delete=some).get("Errors"):
+                raise OSError(f"{failed[0]['Key']} cannot be deleted: {failed[0].get('Message', 'no reason given')}")
 
     def delete(self, key: str) -> None:
         """Remove the object."""

@@ -230,6 +230,24 @@ def registered_url(name: str, *, alias: str = "", number: str = "", settings: Se
     return ""
 
 
+def aliased_fingerprints(settings: Settings | None = None) -> frozenset[str] | None:
+    """The fingerprints of all checkpoints that an alias of a registered model names; None if no server answers."""
+    where = settings or load_settings()
+    if where.mlflow_uri.startswith("sqlite:///") and not Path(where.mlflow_uri.removeprefix("sqlite:///")).exists():
+        return frozenset()
+    with _asking(where, "which models have an alias") as client:
+        found, page = set(), None
+        while page != "":
+            models = client.search_registered_models(f"name LIKE '{MODEL}%'", page_token=page)
+            for model in models:
+                for number in {str(number) for number in model.aliases.values()}:
+                    tags = client.get_model_version(model.name, number).tags
+                    found.add(str(tags.get(FINGERPRINT_TAG, "")))
+            page = models.token or ""
+        return frozenset(found - {""})
+    return None
+
+
 @cache
 def _origin() -> dict[str, str]:
     """What made a run: this version of the package and, in a checkout, its commit. Needs `_client` before it."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import pandas as pd
+
 from preprocessing.case import Case
 from preprocessing.convert import UNEXPECTED
 from preprocessing.decisions import listed_names
@@ -43,7 +45,9 @@ class Changes:
     """The cases that a source lists, by what became of them; false where nothing did.
 
     `withdrawn` are ids that it lists no more, `known` is what the manifest has by id. `renoted` are columns of
-    unchanged cases' rows that nevertheless have to say something else, by id.
+    unchanged cases' rows that nevertheless have to say something else, by id. `again` are unchanged cases that are to
+    be converted nevertheless; `left` are ids whose rows stay as they are, whatever became of the cases, because only
+    others were asked for.
     """
 
     unchanged: list[Case] = field(default_factory=list)
@@ -52,14 +56,21 @@ class Changes:
     withdrawn: list[str] = field(default_factory=list)
     known: dict[str, Known] = field(default_factory=dict)
     renoted: dict[str, dict[str, str]] = field(default_factory=dict)
+    again: list[Case] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.changed or self.new or self.withdrawn or self.renoted)
+        return bool(self.pending or self.withdrawn or self.renoted)
 
     @property
     def pending(self) -> list[Case]:
         """The cases that have to be read."""
-        return [*self.changed, *self.new]
+        return [*self.changed, *self.new, *self.again]
+
+    @property
+    def kept(self) -> list[str]:
+        """The ids whose rows stay, but for what is renoted."""
+        return [*(case.id for case in self.unchanged), *self.left]
 
 
 def find_changes(known: dict[str, Known], cases: Sequence[Case], source: Source) -> Changes:
@@ -85,11 +96,16 @@ def _noted_anew(row: Known, case: Case, source: Source) -> dict[str, str]:
 
 def known_cases(manifest: Manifest, source: Source) -> dict[str, Known]:
     """What the manifest has of a source, of its own folder where it has several, by the id that the source lists."""
-    rows = manifest.rows[manifest.rows["source"] == source.info.name]
-    if root := root_of(source):
-        rows = rows[rows["root"] == root]
+    rows = rows_of(manifest, source)
     columns = (rows[name] for name in Known._fields)
     return dict(zip(listed_names(rows), map(Known._make, zip(*columns, strict=True)), strict=True))
+
+
+def rows_of(manifest: Manifest, source: Source) -> pd.DataFrame:
+    """The rows that the manifest has of a source, of its own folder where it has several."""
+    rows = manifest.rows[manifest.rows["source"] == source.info.name]
+    root = root_of(source)
+    return rows[rows["root"] == root] if root else rows
 
 
 def is_unchanged(case: Case, row: Seen) -> bool:

@@ -11,15 +11,17 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.errors import UserError
-from infra.lake import Lake, storage_errors
+from infra.lake import Lake, open_lake, storage_errors
 from preprocessing.body import body_planes, complete_anatomy
 from preprocessing.case import AbsentError, Case, CaseError
+from preprocessing.conversions import newest_conversion, other_key, take
 from preprocessing.decoding.data_files import data_files, with_data_files
 from preprocessing.decoding.decode import decode_labels, read_companion, read_image
 from preprocessing.duplicates.signature import coarse_level, signature
@@ -47,17 +49,22 @@ UNEXPECTED = "unexpected: "  # such a case is tried again by the next ingest
 
 
 def convert_case(
-    case: Case, source: Source, recipe: Recipe, lake: Lake, wording: Callable[[str], str] = str
+    case: Case,
+    source: Source,
+    recipe: Recipe,
+    lake: Lake,
+    wording: Callable[[str], str] = str,
+    stale_before: datetime | None = None,
 ) -> ManifestRow:
     """Fetch, read, convert and seal one case; a case that is already sealed from the same input is not written again.
 
-    Findings are stored as `wording` puts them.
+    Findings are stored as `wording` puts them. A store that was written before the moment `stale_before` is made again.
 
     Raises:
         UserError: the lake cannot be written; nothing of the case counts as done.
     """
     try:
-        return _convert(case, source, recipe, lake, wording)
+        return _convert(case, source, recipe, lake, wording, stale_before)
     except AbsentError as error:
         return quarantined_row(case, lake, source, f"{UNEXPECTED}{error}")
     except CaseError as error:
@@ -72,31 +79,51 @@ def convert_case(
         return _unexpected(case, lake, source, error)
 
 
-def _convert(listed: Case, source: Source, recipe: Recipe, lake: Lake, wording: Callable[[str], str]) -> ManifestRow:
+def _convert(
+    listed: Case,
+    source: Source,
+    recipe: Recipe,
+    lake: Lake,
+    wording: Callable[[str], str],
+    stale_before: datetime | None,
+) -> ManifestRow:
     if listed.problem:
         raise CaseError(listed.problem)
     with tempfile.TemporaryDirectory(prefix="meddiff-case-") as scratch:
         case = source.fetch(listed, lake, Path(scratch))
-        key, seal = _sealed(case, recipe, lake, wording)
+        key, seal = _sealed(case, recipe, lake, wording, stale_before)
         return _sealed_row(case, source, lake, key, seal).replace(origin=_origin(listed, case, source, lake))
 
 
-def _sealed(case: Case, recipe: Recipe, lake: Lake, wording: Callable[[str], str]) -> tuple[str, str]:
-    """Where a fetched case is stored and its seal's digest; it is converted unless it is there already."""
+def _sealed(
+    case: Case, recipe: Recipe, lake: Lake, wording: Callable[[str], str], stale_before: datetime | None
+) -> tuple[str, str]:
+    """Where a fetched case is stored and its seal's digest; it is converted unless that is there, and new enough."""
     checksums = file_checksums(case)
     key = case_key(recipe, case, input_of(case, checksums))
-    if (seal := read_seal(lake, key)) is None:
-        volume, source_geometry = read_resampled(case, recipe.spacing_mm)
-        volume = with_anatomy(volume, case, input_of(case, checksums), recipe, lake)
-        volume = replace(volume, findings=tuple(map(wording, volume.findings)))
-        pyramid, regions, findings = build_pyramid(volume, case, recipe)
-        record = _record(case, recipe, volume, source_geometry, pyramid, regions, findings, checksums)
-        with _lake_trouble(case, lake):
-            write_case(lake, key, pyramid, record, recipe)
-            lake.write(preview_key(recipe, case.source, case.id, record.input), preview(pyramid, regions))
-            seal_case(lake, key, record)
-        seal = read_seal(lake, key)
-    return key, seal.digest if seal else ""
+    last = newest_conversion(lake, key)
+    is_new = last is not None and (stale_before is None or last.written >= stale_before)
+    if last and last.seal and is_new and take(lake, last):
+        return last.key, last.seal.digest
+    volume, source_geometry = read_resampled(case, recipe.spacing_mm)
+    volume = with_anatomy(volume, case, input_of(case, checksums), recipe, lake)
+    volume = replace(volume, findings=tuple(map(wording, volume.findings)))
+    pyramid, regions, findings = build_pyramid(volume, case, recipe)
+    record = _record(case, recipe, volume, source_geometry, pyramid, regions, findings, checksums)
+    if last and (first := read_seal(lake, key)) and (digest := _digest(key, pyramid, record, recipe)) != first.digest:
+        key = other_key(key, digest)
+    with _lake_trouble(case, lake):
+        write_case(lake, key, pyramid, record, recipe)
+        lake.write(preview_key(recipe, case.source, case.id, record.input), preview(pyramid, regions))
+        return key, seal_case(lake, key, record)
+
+
+def _digest(key: str, pyramid: Pyramid, record: CaseRecord, recipe: Recipe) -> str:
+    """The digest that the seal of these arrays has, found in a folder that nobody else sees."""
+    with tempfile.TemporaryDirectory(prefix="meddiff-again-") as folder:
+        place = open_lake(folder)
+        write_case(place, key, pyramid, record, recipe)
+        return seal_case(place, key, record)
 
 
 def read_resampled(case: Case, spacing_mm: float) -> tuple[Volume, Geometry]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from infra.fetch import Progress as Transfer
 from infra.lake import Lake
 from infra.meter import metered
 from infra.settings import Settings, load_settings
+from preprocessing.backfill import asked_for
 from preprocessing.case import Case
 from preprocessing.changes import Changes, find_changes, known_cases, root_of, without_namesakes
 from preprocessing.convert import UNEXPECTED, convert_case, quarantined_row
@@ -41,9 +43,10 @@ Progress = Callable[[str, int, int, ManifestRow | None], None]
 class SourceCounts(Config):
     """What became of one source's cases.
 
-    Of the `listed`, those that were new or changed are `converted`, the others are `unchanged`; all of them are either
-    `sealed` or `quarantined`, for so many of each of the `reasons`. `withdrawn` ones are listed no more. `received`
-    bytes travelled; the converted cases take `stored` bytes in the lake.
+    Of the `listed`, those that were new, changed or to be made again are `converted`, the others are `unchanged`, or
+    left as they are where only some were asked for; all of them are either `sealed` or `quarantined`, for so many of
+    each of the `reasons`. `withdrawn` ones are listed no more. `received` bytes travelled; the converted cases take
+    `stored` bytes in the lake.
     """
 
     source: str
@@ -97,7 +100,7 @@ def ingest(
         lake: where to.
         recipe: how.
         sources: what; each one's rows replace its former ones, for an unnamed folder those of the same folder.
-        selection: which of their cases, by number and licence.
+        selection: which of their cases, by number, licence and name, and which of them are converted again.
         settings: where the workers are; the environment's by default.
         on_progress: called with source, cases done, cases in all, and the row of the case just done (None at first).
         on_transfer: called with a file's key, bytes done and in all, while what must be pulled before listing is.
@@ -155,24 +158,25 @@ def _ingest_source(
 ) -> SourceCounts:
     name = source.info.name
     selection.require(source.info, lake)
-    before = read_manifest(lake, recipe, columns=PLANNED)
+    before = read_manifest(lake, recipe, columns=(*PLANNED, "key") if selection.since else PLANNED)
     known = known_cases(before, source)
     with metered() as traffic:
         listed = source.cases(lake, on_transfer)
     cases = selected(without_namesakes(listed), known, selection, lake)
     if not cases:
         raise UserError(f"source {name} lists no case: nothing to ingest")
-    changes = find_changes(known, cases, source)
+    changes = asked_for(find_changes(known, cases, source), selection, before, source, lake)
     require_segmenter(recipe, changes.pending, workers.settings)
     report = on_progress or (lambda *_: None)
-    report(name, len(changes.unchanged), len(cases), None)
+    done, total = len(changes.kept), len(changes.kept) + len(changes.pending)
+    report(name, done, total, None)
     results = []
-    for result in _convert_all(lake, recipe, source, changes.pending, workers):
+    for result in _convert_all(lake, recipe, source, changes.pending, workers, selection.stale_before()):
         results.append(result)
-        report(name, len(changes.unchanged) + len(results), len(cases), result.row)
+        report(name, done + len(results), total, result.row)
     _remember(source, listed, workers.settings)
     if changes:
-        kept = Kept({case.id: changes.renoted.get(case.id, {}) for case in changes.unchanged}, before.number)
+        kept = Kept({case: changes.renoted.get(case, {}) for case in changes.kept}, before.number)
         rows = {name: [result.row for result in results]}
         _write_sheet(lake, recipe, name, commit(lake, recipe, rows, _replaced_roots(source), kept))
     return _counts(name, changes, results).replace(received=traffic.received + sum(r.received for r in results))
@@ -188,7 +192,7 @@ class _Converted:
 
 
 def _counts(name: str, changes: Changes, results: Sequence[_Converted]) -> SourceCounts:
-    known = [changes.known[case.id] for case in changes.unchanged]
+    known = [changes.known[case] for case in changes.kept]
     rows = [*known, *(result.row for result in results)]
     reasons = Counter(row.reason or "" for row in rows if row.status == "quarantined")
     return SourceCounts(
@@ -205,9 +209,14 @@ def _counts(name: str, changes: Changes, results: Sequence[_Converted]) -> Sourc
 
 
 def _convert_all(
-    lake: Lake, recipe: Recipe, source: Source, cases: list[Case], workers: _Workers
+    lake: Lake,
+    recipe: Recipe,
+    source: Source,
+    cases: list[Case],
+    workers: _Workers,
+    stale_before: datetime | None,
 ) -> Iterator[_Converted]:
-    convert = partial(_convert, source=source, recipe=recipe, lake=lake)
+    convert = partial(_convert, source=source, recipe=recipe, lake=lake, stale_before=stale_before)
     healthy = []
     for case in cases:
         if case.problem:
@@ -225,12 +234,12 @@ def _convert_all(
         yield replace(result, row=_noted(result.row, case, source))
 
 
-def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake) -> _Converted:
+def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake, stale_before: datetime | None) -> _Converted:
     wording, quiet = str, nullcontext()
     if isinstance(source, IdentifiedSource):
         wording, quiet = partial(source.finding, case=case), silenced()
     with metered() as traffic, quiet:
-        row = convert_case(case, source, recipe, lake, wording)
+        row = convert_case(case, source, recipe, lake, wording, stale_before)
     seal = read_seal(lake, row.key) if row.key else None
     stored = sum(size for size, _ in seal.objects.values()) if seal else 0
     return _Converted(row, traffic.received, stored)

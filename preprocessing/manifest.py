@@ -123,6 +123,24 @@ def read_fingerprint(lake: Lake, recipe: Recipe, number: int) -> str:
     return read_manifest(lake, recipe, number, IDENTITY).fingerprint
 
 
+def noted_fingerprint(lake: Lake, key: str) -> str:
+    """The fingerprint of the manifest at a key, whatever its recipe."""
+    with lake.open(key) as stream:
+        if noted := read_notes(stream).get(FINGERPRINT_KEY):
+            return noted.decode()
+    return Manifest(read_table(lake, key, IDENTITY)).fingerprint
+
+
+def read_table(lake: Lake, key: str, columns: Collection[str]) -> pd.DataFrame:
+    """These columns of the manifest at a key, whatever its recipe.
+
+    Raises:
+        UserError: it was written by a newer meddiff.
+    """
+    with lake.open(key) as stream:
+        return decode(stream, lake.url_of(key), columns)[0]
+
+
 def _opened(lake: Lake, recipe: Recipe, number: int) -> BinaryIO:
     try:
         return lake.open(_key(recipe, number))

@@ -7,6 +7,7 @@ unfinished.
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -127,8 +128,13 @@ def start_key(key: str) -> str:
 
 
 def note_start(lake: Lake, start: RunStart) -> None:
-    """Writes what a run begins with, unless that was done."""
-    if not lake.exists(start_key(start.key)):
+    """Writes what a run begins with, unless that was done; either way the run is in use from now on, and its base."""
+    for key in (seal_key(start.base), start_key(start.base)) if start.base else ():
+        with suppress(FileNotFoundError):
+            lake.touch(key)
+    try:
+        lake.touch(start_key(start.key))
+    except FileNotFoundError:
         lake.write(start_key(start.key), start.model_dump_json(indent=1).encode())
 
 
@@ -150,6 +156,15 @@ def seal_key(key: str) -> str:
 def run_exists(lake: Lake, key: str) -> bool:
     """Whether a run of any stage is finished."""
     return lake.exists(seal_key(key))
+
+
+def take_run(lake: Lake, key: str) -> bool:
+    """Whether a run of any stage is finished; if so it is in use from now on, and `meddiff gc` leaves it."""
+    try:
+        lake.touch(seal_key(key))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read_run(lake: Lake, key: str) -> RunSeal:

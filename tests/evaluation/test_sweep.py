@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from preprocessing.recipe import demo
 from preprocessing.regions import WINDOWS
 from training import launch
 from training.config import tiny, tiny_segmenter
-from training.runs import TrainedRun
+from training.runs import TrainedRun, seal_key
 
 BASE = f"runs/pretrain/{'b' * 32}"
 CONTROLS = {"lesion": f"runs/finetune/{'c' * 32}"}
@@ -121,6 +122,23 @@ def test_an_unchanged_sweep_is_read_and_not_measured_again(lake):
     assert (again.unchanged, first.unchanged) == (True, False)
     assert again.table.equals(first.table)
     assert again.key == first.key
+
+
+def test_models_and_cells_of_a_sweep_are_in_use_from_its_beginning(lake):
+    """`meddiff gc` leaves what is young; what a sweep is made of may be old."""
+    cells = read_seal(lake, run(lake).key).cells
+    models = list(CHECKPOINT.models.values())
+    for key in models:
+        lake.write(seal_key(key), b"{}")
+    for key in (*cells, *models):
+        os.utime(lake.local_path(seal_key(key)), (0, 0))
+
+    def seen(name, context):
+        ages = {one.key: one.modified.year for one in lake.objects("runs")}
+        assert all(ages[seal_key(key)] > 1970 for key in (*cells, *models))
+        return fake_task(name, context)
+
+    run(lake, task=seen, config=CONFIG.replace(seeds=(0, 1)))
 
 
 @pytest.mark.parametrize("change", ["config", "controls", "data"])

@@ -104,6 +104,9 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_1(arguments, sentence
         (["ingest", "folder"], "needs --path"),
         (["ingest", "phantom", "--path", "x"], "--path belongs to source 'folder'"),
         (["ingest", "phantom", "--recipe", "coarse"], "'coarse' is not one of"),
+        (["ingest", "phantom", "word", "--only", "x"], "--only belongs to one source, but phantom, word are named"),
+        (["ingest", "phantom", "--force", "--since", "2026-01-01"], "give it or --since, not both"),
+        (["ingest", "phantom", "--since", "yesterday"], "Invalid value for '--since'"),
         (["run", "--profile", "huge"], "'huge' is not"),
         (["frobnicate"], "No such command 'frobnicate'"),
         (["cases", "--jsn"], "No such option"),
@@ -135,6 +138,7 @@ def test_every_verb_explains_itself(capsys):
         "promote",
         "plan",
         "diff",
+        "gc",
         "compare",
         "up",
         "down",
@@ -153,6 +157,17 @@ def test_an_unchanged_ingest_starts_no_prefect(ingested, capsys, monkeypatch):
     assert code == 0
     assert "phantom: unchanged: 6 cases, nothing was transferred" in out
     assert "6 cases sealed, 0 quarantined; unchanged" in out
+
+
+def test_an_ingest_that_is_asked_for_unchanged_cases_only_starts_no_prefect(ingested, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flows.ingest", None)
+    phantom = ("ingest", "phantom", "--recipe", "demo", "--lake", ingested.url, "--patients")
+    code, out, _ = call(capsys, *phantom, 7, "--only", "phantom-0000-0")
+    assert code == 0
+    assert "6 cases sealed, 0 quarantined; unchanged" in out
+    code, _, err = call(capsys, *phantom, 6, "--only", "phantom-9999-0", "--force")
+    assert code == 1
+    assert "source phantom lists no case phantom-9999-0" in err
 
 
 def test_plan_json_names_every_stage(ingested, capsys):

@@ -24,12 +24,14 @@ from evaluation.config import Checkpoint
 from evaluation.results import EvaluationRun
 from flows import cli
 from flows.finetune import finetune
+from flows.gc import gc
 from flows.ingest import IngestParams, ingest_ct
 from flows.params import SourceSpec
 from flows.pipeline import pipeline
 from flows.pretrain import PretrainParams, pretrain
 from flows.profiles import demo
 from flows.progress import watched_by
+from flows.retention import GcParams
 from infra.errors import UserError
 from infra.remote import TransientError
 from preprocessing import recipe
@@ -310,7 +312,7 @@ def test_the_pipeline_stops_before_training_where_a_split_is_too_small(lake, sta
 
 
 @pytest.mark.parametrize(
-    "flow", [ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline], ids=lambda f: f.name
+    "flow", [ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline, gc], ids=lambda f: f.name
 )
 def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flow):
     schema = flow.parameters.model_dump()
@@ -322,9 +324,20 @@ def test_every_flow_has_one_parameter_that_is_a_described_form_with_defaults(flo
     assert all(field.get("description") for field in fields.values())
 
 
+def test_gc_only_reports_unless_its_parameters_say_so(ingested):
+    left = "ct/x/phantom/killed/0123456789abcdef.zarr/zarr.json"
+    ingested.write(left, b"{}")
+    told = gc(GcParams(lake=ingested.url, grace_days=0))
+    assert (told["things"], told["bytes"], ingested.exists(left)) == (1, 2, True)
+    assert json.loads(_artifacts("table")[-1].data)[0]["key"] == left.removesuffix("/zarr.json")
+    assert gc(GcParams(lake=ingested.url)) == {"things": 0, "bytes": 0, "stayed": 0, "USD a month": 0.0}
+    gc(GcParams(lake=ingested.url, grace_days=0, delete=True))
+    assert not ingested.exists(left)
+
+
 def test_flow_names_are_the_deployments():
-    names = {flow.name for flow in (ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline)}
-    assert names == {"ingest-ct", "pretrain", "finetune", "evaluate", "pipeline"}
+    names = {flow.name for flow in (ingest_ct, pretrain, finetune, flows.evaluate.evaluate, pipeline, gc)}
+    assert names == {"ingest-ct", "pretrain", "finetune", "evaluate", "pipeline", "gc"}
 
 
 def _command(capsys, *arguments):

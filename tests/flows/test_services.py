@@ -88,7 +88,7 @@ def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
         ("default", f"flows.{module}.{flow}")
         for module, flow in (
             ("ingest", "ingest_ct"), ("pretrain", "pretrain"), ("finetune", "finetune"), ("evaluate", "evaluate"),
-            ("pipeline", "pipeline"),
+            ("pipeline", "pipeline"), ("gc", "gc"),
         )
     }  # fmt: skip
     ingest = deployed["default", "flows.ingest.ingest_ct"]

@@ -4,8 +4,10 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,50 @@ def test_what_is_written_is_read_listed_and_deleted(lake):
     lake.delete("a/d")
     lake.delete("a/d")
     assert lake.list() == ["a/b/c.txt", "lake.json"]
+
+
+def test_one_listing_says_size_and_time_of_every_object(lake):
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    lake.write("a/b c/é#1.txt", b"123")
+    lake.write("a/d", b"4")
+    lake.write("ab", b"")
+    found = {one.key: one for one in lake.objects("a")}
+    assert {key: one.size for key, one in found.items()} == {"a/b c/é#1.txt": 3, "a/d": 1}
+    assert all(before < one.modified <= datetime.now(UTC) for one in found.values())
+    assert {one.key for one in lake.objects()} == {"a/b c/é#1.txt", "a/d", "ab", "lake.json"}
+    assert list(lake.objects("nothing")) == []
+
+
+def test_more_objects_than_one_request_takes_are_listed_and_deleted(lake, monkeypatch):
+    monkeypatch.setattr("infra.s3_objects.PAGE", 2)
+    keys = [f"many/{n}" for n in range(5)]
+    lake.write_all((key, b"1") for key in keys)
+    lake.write("kept", b"1")
+    assert sorted(one.key for one in lake.objects("many")) == keys
+    lake.delete_all([*keys, "many/none"])
+    assert lake.list() == ["kept", "lake.json"]
+    lake.delete_all([])
+
+
+def test_deleting_leaves_folders_that_hold_something_else(tmp_path):
+    lake = open_lake(str(tmp_path))
+    lake.write_all([("a/b/c/d/1", b""), ("a/b/2", b""), ("a/3", b"")])
+    lake.delete_all(["a/b/c/d/1", "a/b/2"])
+    assert not (tmp_path / "a" / "b").exists()
+    assert lake.list("a") == ["a/3"]
+
+
+def test_touching_makes_an_object_new_and_never_makes_one(lake):
+    lake.write("seal.json", b"sealed")
+    (before,) = [one for one in lake.objects() if one.key == "seal.json"]
+    time.sleep(1.1)  # a bucket's times are whole seconds
+    lake.touch("seal.json")
+    (after,) = [one for one in lake.objects() if one.key == "seal.json"]
+    assert after.modified > before.modified
+    assert lake.read("seal.json") == b"sealed"
+    with pytest.raises(FileNotFoundError):
+        lake.touch("gone.json")
+    assert not lake.exists("gone.json")
 
 
 def test_a_link_opens_without_any_credential(lake):

@@ -14,7 +14,7 @@ import pytest
 
 from infra.config import Config
 from infra.settings import Settings
-from infra.tracking import DataVersion, find_run, promote, tracked_run
+from infra.tracking import MODEL, DataVersion, aliased_fingerprints, find_run, promote, tracked_run
 
 DATA = DataVersion("demo", "0123456789abcdef0123456789abcdef", "/lake/manifests/demo/00000001.parquet")
 
@@ -110,6 +110,15 @@ def test_promotion_moves_the_alias_and_writes_the_reason(client, training, setti
     assert version.tags["meddiff.champion"] == "first of its kind"
     assert promote("0" * 32, reason="?", settings=settings) is None
     assert "no version" in caplog.text
+
+
+def test_runs_that_an_alias_names_are_known_and_nothing_is_said_of_a_server_that_is_away(client, training, settings):
+    with tracked_run("train", "unnamed", settings=settings) as run:
+        run.log_model("/elsewhere", fingerprint="e" * 32)
+        run.log_model("/a/control", fingerprint="d" * 32, name=f"{MODEL}-lesion", alias="ward")
+    assert aliased_fingerprints(settings) == {"f" * 32, "d" * 32}
+    assert aliased_fingerprints(Settings(home=settings.home / "new", tracking_uri="")) == frozenset()
+    assert aliased_fingerprints(Settings(home=settings.home, tracking_uri="http://127.0.0.1:9")) is None
 
 
 def test_a_checkpoint_is_an_input_of_the_run_that_judged_it(client, training, settings):

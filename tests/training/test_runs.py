@@ -1,5 +1,6 @@
 """Runs: equal data and config mean the same key, and whether one is finished is known without torch."""
 
+import os
 import subprocess
 import sys
 
@@ -10,12 +11,16 @@ from infra.lake import open_lake
 from training.config import tiny, tiny_finetune
 from training.runs import (
     RunSeal,
+    RunStart,
     finetune_key,
     finished_run,
+    note_start,
     pretrain_key,
     read_run,
     run_exists,
     seal_key,
+    start_key,
+    take_run,
 )
 
 DATA = "d" * 32
@@ -64,6 +69,30 @@ def test_a_run_is_finished_when_it_is_sealed(tmp_path):
     assert run.unchanged
     assert run.metrics == {"loss": 0.2}
     assert run.history == ({"step": 280, "loss": 0.2},)
+
+
+def test_a_run_that_begins_or_goes_on_says_that_it_and_its_base_are_in_use(tmp_path):
+    lake = open_lake(str(tmp_path))
+    base, key = "runs/pretrain/f", "runs/finetune/g"
+    lake.write(seal_key(base), make_seal().model_dump_json().encode())
+    start = RunStart(key=key, manifest=DATA, config={}, base=base)
+    note_start(lake, start)
+    noted = lake.read(start_key(key))
+    for name in (seal_key(base), start_key(key)):
+        os.utime(tmp_path / name, (0, 0))
+    note_start(lake, start)
+    assert lake.read(start_key(key)) == noted
+    assert all(one.modified.year > 1970 for one in lake.objects("runs"))
+
+
+def test_taking_a_run_makes_its_seal_new_and_never_makes_one(tmp_path):
+    lake = open_lake(str(tmp_path))
+    assert not take_run(lake, "runs/pretrain/f")
+    assert lake.list("runs") == []
+    lake.write(seal_key("runs/pretrain/f"), b"{}")
+    os.utime(tmp_path / seal_key("runs/pretrain/f"), (0, 0))
+    assert take_run(lake, "runs/pretrain/f")
+    assert next(lake.objects("runs")).modified.year > 1970
 
 
 @pytest.mark.parametrize(
