@@ -1,9 +1,11 @@
 """Launch: one call trains a model on a manifest of a lake, or finds that it was trained already."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from infra.errors import UserError
 from infra.lake import Lake
+from infra.spent import Spent, note_spent
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.checkpoint import Checkpoints
@@ -22,7 +24,9 @@ from training.runs import (
     finetune_key,
     finished_run,
     note_start,
+    pace_of_steps,
     pretrain_key,
+    read_run,
     unfinished_on_other_data,
     what_matters,
 )
@@ -84,13 +88,28 @@ def _run(job: Job, listener: Listener) -> TrainedRun:
     """Train in this process, or on as many ranks as the config names."""
     start = RunStart(key=job.key, manifest=job.manifest.fingerprint, config=what_matters(job.config), base=job.base)
     note_start(job.lake, start)
+    seconds: list[float] = []  # of steps
+
+    def on_log(step: int, values: Mapping[str, float]) -> None:
+        seconds.extend(value for name, value in values.items() if name == "seconds_per_step")
+        if listener.on_log:
+            listener.on_log(step, values)
+
+    timing = replace(listener, on_log=on_log)
     if job.config.train.ranks == 1:
-        train_job(job, ALONE, default_device(), listener)
+        train_job(job, ALONE, default_device(), timing)
     else:
-        train_on_ranks(job, listener)
+        train_on_ranks(job, timing)
+    _note_pace(job, seconds)
     done = finished_run(job.lake, job.key)
     assert done is not None
     return replace(done, unchanged=False)
+
+
+def _note_pace(job: Job, seconds: Sequence[float]) -> None:
+    device = "cuda" if default_device().type == "cuda" else "cpu"
+    spent = Spent(count=len(seconds), seconds=sum(seconds), device=device)
+    note_spent(job.lake, "steps", pace_of_steps(job.config, read_run(job.lake, job.key).model), spent)
 
 
 def _require_no_other(lake: Lake, key: str, manifest: Manifest, config: PretrainConfig) -> None:
