@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from infra.errors import UserError
 from infra.lake import Lake
@@ -88,10 +89,10 @@ def _run(job: Job, listener: Listener) -> TrainedRun:
     """Train in this process, or on as many ranks as the config names."""
     start = RunStart(key=job.key, manifest=job.manifest.fingerprint, config=what_matters(job.config), base=job.base)
     note_start(job.lake, start)
-    seconds: list[float] = []  # of steps
+    laps: list[tuple[int, float]] = []  # the step at each one's end, seconds a step; the first only warms up
 
     def on_log(step: int, values: Mapping[str, float]) -> None:
-        seconds.extend(value for name, value in values.items() if name == "seconds_per_step")
+        laps.append((step, values.get("seconds_per_step", 0.0)))
         if listener.on_log:
             listener.on_log(step, values)
 
@@ -100,15 +101,17 @@ def _run(job: Job, listener: Listener) -> TrainedRun:
         train_job(job, ALONE, default_device(), timing)
     else:
         train_on_ranks(job, timing)
-    _note_pace(job, seconds)
+    _note_pace(job, laps)
     done = finished_run(job.lake, job.key)
     assert done is not None
     return replace(done, unchanged=False)
 
 
-def _note_pace(job: Job, seconds: Sequence[float]) -> None:
+def _note_pace(job: Job, laps: Sequence[tuple[int, float]]) -> None:
+    timed = [(end - start, pace) for (start, _), (end, pace) in pairwise(laps)]
     device = "cuda" if default_device().type == "cuda" else "cpu"
-    spent = Spent(count=len(seconds), seconds=sum(seconds), device=device)
+    seconds = sum(steps * pace for steps, pace in timed)
+    spent = Spent(count=sum(steps for steps, _ in timed), seconds=seconds, device=device)
     note_spent(job.lake, "steps", pace_of_steps(job.config, read_run(job.lake, job.key).model), spent)
 
 

@@ -22,6 +22,7 @@ from unittest import mock
 from distributed import Client
 
 from benchmarks.counting_s3 import BUCKET, Counter, counting_server
+from benchmarks.measure import timed
 from infra.cluster import fan_out, open_cluster
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
@@ -49,7 +50,7 @@ def run(data: Path, *, quick: bool = False) -> list[Row]:
     """Rows of all four parts."""
     with tempfile.TemporaryDirectory(prefix="meddiff-bench-") as name:
         folder = Path(name)
-        rows = [row for number in (QUICK_TRIVIAL if quick else TRIVIAL) for row in trivial(folder, number)]
+        rows = [one for number in (QUICK_TRIVIAL if quick else TRIVIAL) for one in trivial(folder, number)]
         rows += weak_scaling(folder, 1 if quick else PHANTOMS, 1 if quick else ROUNDS)
         rows += manifest(folder, QUICK_ROWS if quick else ROWS)
         return rows + unit_costs(folder, data, QUICK_CTS if quick else CTS, demo() if quick else paper())
@@ -89,20 +90,18 @@ def weak_scaling(folder: Path, number: int, rounds: int) -> list[Row]:
             _convert_anew(lake, client, source, cases)
         for _ in range(rounds):
             for workers, client in clients.items():
-                seconds[workers].append(_convert_anew(lake, client, source, cases[: workers * number]))
+                some = cases[: workers * number]
+                seconds[workers].append(timed(lambda c=client, some=some: _convert_anew(lake, c, source, some))[0])
     t1, t2 = (median(seconds[workers]) for workers in (1, 2))
     rows = [row("phantoms by 1 worker", number, t1), row("phantoms by 2 workers", 2 * number, t2)]
     rows[1]["ratio"] = t1 / t2
     return rows
 
 
-def _convert_anew(lake: Lake, client: Client, source: Source, cases: list[Case]) -> float:
+def _convert_anew(lake: Lake, client: Client, source: Source, cases: list[Case]) -> list[ManifestRow]:
     shutil.rmtree(Path(lake.url) / "ct", ignore_errors=True)
     work = partial(convert_case, source=source, recipe=demo(), lake=lake)
-    began = time.perf_counter()
-    for case, result in fan_out(work, cases, client=client):
-        _require_sealed(case, result)
-    return time.perf_counter() - began
+    return [_require_sealed(case, result) for case, result in fan_out(work, cases, client=client)]
 
 
 def _require_sealed(case: Case, result: ManifestRow | Exception) -> ManifestRow:
