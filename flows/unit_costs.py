@@ -77,5 +77,5 @@ UNIT_COSTS = UnitCosts(
         "lesion-inpainting": Pace(seconds=33.0, device="cpu"),
     },
     series=SeriesCost(bytes=66_800_000, requests=148.8),
-    common=CommonCost(orchestration_ms=3.4, row=3880, commit_ms=0.24, pair_us=1.5),
+    common=CommonCost(orchestration_ms=1.2, row=3880, commit_ms=0.24, pair_us=1.5),
 )
