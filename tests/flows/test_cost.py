@@ -11,6 +11,7 @@ from infra.spent import Spent, note_spent
 from preprocessing.ingest_counts import pace_of_cases
 from preprocessing.recipe import demo, paper, paper_like, segmented
 from preprocessing.sources.base import SourceInfo
+from preprocessing.sources.registry import make_source
 from training.config import paper_24gb, paper_finetune, tiny, tiny_finetune
 from training.runs import pace_of_steps
 
@@ -106,3 +107,11 @@ def test_every_measured_unit_is_of_something_that_exists():
     assert ingest_cost(None, demo(), INFO, 1).cpu_hours == UNIT_COSTS.cases["demo"].seconds / 3600
     assert training_cost(None, tiny_finetune("lesion"), tiny().model).cpu_hours
     assert set(UNIT_COSTS.cells) == set(tiny_sweep().tasks)
+
+
+def test_a_collection_of_the_archive_says_how_much_must_travel():
+    info = make_source("idc:pancreas_ct").info
+    assert info.cases == 80
+    each = pulled_per_case(info)
+    assert ingest_cost(None, paper(), info, 80).pull_bytes == pytest.approx(80 * each, rel=1e-6)
+    assert 1e7 < each < 1e9
