@@ -5,7 +5,7 @@ region's cases, the weights it uses, the settings of its task. So a sweep measur
 it has measured, whatever else changed, and one that was stopped goes on with the first cell that has no seal.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -27,6 +27,7 @@ from infra.fingerprint import fingerprint
 from infra.lake import Lake
 from preprocessing.case import RegionName
 from preprocessing.manifest import IDENTITY, Manifest
+from training.config import ModelConfig
 from training.runs import FORMAT, read_seal_as
 
 NO_EFFECT = {"preset", "tasks", "regions", "seeds", "workers", "segmenter", *SETTINGS_OF_TASKS}  # on one cell
@@ -65,6 +66,11 @@ class CellSeal(Config):
 def cells_of(config: EvaluateConfig, checkpoints: Sequence[Checkpoint], manifest: Manifest) -> list[Cell]:
     """Every cell of a sweep, tasks outermost, in the config's order; regions without any case have none."""
     shown = {region for regions in manifest.sealed()["regions"] for region in regions}
+    return cells_in(config, checkpoints, shown)
+
+
+def cells_in(config: EvaluateConfig, checkpoints: Sequence[Checkpoint], shown: Collection[RegionName]) -> list[Cell]:
+    """Every cell of a sweep on data that show these regions."""
     return [
         Cell(checkpoint=checkpoint, task=task, region=region, seed=seed)
         for task in config.tasks
@@ -87,6 +93,13 @@ def cell_keys(cells: Sequence[Cell], config: EvaluateConfig, manifest: Manifest)
         yield f"runs/cells/{fingerprint(_identity(cell, values, data[cell.region], networks))}"
 
 
+def pace_of_cells(cell: Cell, config: EvaluateConfig, model: ModelConfig) -> str:
+    """Under what is noted how long such a cell takes, whatever its data and weights are."""
+    values = config.model_dump(mode="json")
+    identity = [cell.task, cell.region, values[SETTINGS_OF_TASKS[cell.task]], _shared(values)]
+    return fingerprint([*identity, model.model_dump(mode="json")])
+
+
 def region_fingerprint(manifest: Manifest, region: RegionName) -> str:
     """The version of one region's data: cases of other regions have no part in it."""
     return fingerprint([manifest.paper_like, manifest.sealed(region=region)[list(IDENTITY)].to_numpy().tolist()])
@@ -103,8 +116,12 @@ def _identity(cell: Cell, values: dict[str, Any], data: str, networks: dict[str,
         "seed": cell.seed,
         "settings": values[SETTINGS_OF_TASKS[cell.task]],
         "networks": networks,
-        "shared": {name: value for name, value in values.items() if name not in NO_EFFECT},
+        "shared": _shared(values),
     }
+
+
+def _shared(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NO_EFFECT}
 
 
 def read_cell_seal(lake: Lake, key: str) -> CellSeal:

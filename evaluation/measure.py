@@ -13,7 +13,7 @@ from functools import lru_cache
 from torch import nn
 
 from evaluation.cell_files import Measured, write_cell
-from evaluation.cells import Cell
+from evaluation.cells import Cell, pace_of_cells
 from evaluation.config import EvaluateConfig, TaskName, used_controls, used_segmenter
 from evaluation.segmenters import LakeSegmenter
 from evaluation.table import validate
@@ -21,6 +21,7 @@ from evaluation.tasks import run_task
 from evaluation.tasks.context import Row, TaskContext, TaskResult
 from infra.errors import UserError
 from infra.lake import Lake
+from infra.spent import Device, Spent, note_spent
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.config import ModelConfig
@@ -72,7 +73,11 @@ def measure_cell(job: CellJob, on_evaluation: OnEvaluation | None = None, run: R
     found = Measured(rows, result.pictures, result.curves, context.evaluations)
     if problem:
         return Unsealed(problem, found)
-    write_cell(job.lake, job.key, cell, found, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    write_cell(job.lake, job.key, cell, found, seconds)
+    device: Device = "cuda" if context.device.startswith("cuda") else "cpu"
+    spent = Spent(count=1, seconds=seconds, device=device)
+    note_spent(job.lake, "cells", pace_of_cells(cell, job.config, context.model), spent)
     return None
 
 

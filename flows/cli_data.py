@@ -102,7 +102,7 @@ def ingest(
     if None in settled:
         with flows_here(settings):
             from flows.ingest import IngestParams, ingest_ct
-            from preprocessing.ingest import SourceCounts
+            from preprocessing.ingest_counts import SourceCounts
 
             done = ingest_ct(IngestParams(lake=place.url, recipe=recipe, sources=specs, selection=selection))
         if identified:

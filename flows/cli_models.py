@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich import filesize
 
 from evaluation.results import checkpoint_of
 from flows import terminal
 from flows.cli_data import JsonOption, LakeOption, RecipeOption
+from flows.cost import Cost, total
 from flows.params import (
     FinetunePreset,
     Preset,
@@ -43,6 +45,12 @@ StartFromOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change one field of the config.")
 ]
+AMOUNTS = {
+    "pull_bytes": filesize.decimal,
+    "store_bytes": filesize.decimal,
+    "cpu_hours": "{:.2g}".format,
+    "gpu_hours": "{:.2g}".format,
+}
 
 
 def run(profile: ProfileOption = "demo", data: DataOption = None, lake: LakeOption = "") -> None:
@@ -167,8 +175,33 @@ def _existing_lake(url: str) -> Lake | None:
 
 
 def _show_plan(stages: list[StageStatus]) -> None:
-    rows = [(stage.stage, stage.status, stage.why) for stage in stages]
-    terminal.out().print(terminal.table("", ("stage", "", "why"), rows))
+    columns = ("stage", "", "why", "pull", "store", "CPU h", "GPU h")
+    rows = [[stage.stage, stage.status, stage.why, *_amounts(stage)] for stage in stages]
+    if not all(stage.unchanged for stage in stages):
+        rows.append(["in all", "", "? = never measured", *_in_all([stage.cost for stage in stages])])
+    terminal.out().print(terminal.table("", columns, rows))
+
+
+def _amounts(stage: StageStatus) -> list[str]:
+    """What a stage would take, as the table says it; nothing where it is done."""
+    return [""] * len(AMOUNTS) if stage.unchanged else [_amount(stage.cost, name) for name in AMOUNTS]
+
+
+def _amount(cost: Cost, name: str) -> str:
+    value = getattr(cost, name)
+    return "?" if value is None else AMOUNTS[name](value)
+
+
+def _in_all(costs: list[Cost]) -> list[str]:
+    """The sum of what is known, and whether there is more."""
+    known = total(costs)
+    return [_with_unknown(_amount(known, name), [getattr(cost, name) for cost in costs]) for name in AMOUNTS]
+
+
+def _with_unknown(text: str, parts: list[float | None]) -> str:
+    if None not in parts:
+        return text
+    return f"{text} + ?" if any(parts) else "?"
 
 
 VERBS = (run, plan, pretrain, finetune, evaluate, promote)

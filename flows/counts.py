@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preprocessing.ingest import SourceCounts
+    from preprocessing.ingest_counts import SourceCounts
 
 STEPS = ("B", "KB", "MB", "GB", "TB")
 

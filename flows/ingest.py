@@ -18,7 +18,8 @@ from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from infra.remote import TransientError
 from infra.settings import load_settings
-from preprocessing.ingest import IngestSummary, SourceCounts, ingest
+from preprocessing.ingest import IngestSummary, ingest
+from preprocessing.ingest_counts import SourceCounts
 from preprocessing.manifest import IDENTITY, Manifest, ManifestRow, read_manifest
 from preprocessing.recipe import Recipe
 from preprocessing.selection import EVERYTHING, Selection

@@ -7,7 +7,9 @@ this machine's cores is started, one process and one thread each.
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
@@ -30,6 +32,8 @@ LIBRARY_THREADS = (
     "BLOSC_NTHREADS",
 )
 IN_FLIGHT_PER_WORKER = 3
+MOST_TOGETHER = 16
+TOGETHER_SECONDS = 0.05
 CONNECT_SECONDS = 10
 IDLE = {  # Dask looks at itself less: 4 % of a core in every worker before, a tenth of that with these; and on Python
     # 3.11 its profiler can stop a process for good (a collection inside `sys._current_frames` waits for its own lock)
@@ -134,40 +138,90 @@ def _fan_out(
 ) -> Iterator[tuple[Item, Result | Exception]]:
     cores = max(1, len(client.scheduler_info()["workers"]))
     suspects: list[Item] = []
-    for item, result in _bounded(client, function, items, IN_FLIGHT_PER_WORKER * cores):
-        if isinstance(result, KilledWorker):
-            suspects.append(item)  # Dask blames every task that the dead worker held
+    for group, results in _bounded(client, function, items, IN_FLIGHT_PER_WORKER * cores, MOST_TOGETHER):
+        if isinstance(results, KilledWorker) or (isinstance(results, Exception) and len(group) > 1):
+            suspects += group  # Dask blames every task that the dead worker held
         else:
-            yield item, result
-    yield from _bounded(client, function, suspects, 1)
+            yield from _paired(group, results)
+    for group, results in _bounded(client, function, suspects, 1, 1):
+        yield from _paired(group, results)
+
+
+def _paired(group: Sequence[Item], results: list[Any] | Exception) -> Iterator[tuple[Item, Any]]:
+    return zip(group, [results] * len(group) if isinstance(results, Exception) else results, strict=True)
 
 
 def _bounded(
-    client: Client, function: Callable[[Item], Result], items: Iterable[Item], limit: int
-) -> Iterator[tuple[Item, Result | Exception]]:
-    queue = iter(items)
-    waiting: dict[Future, Item] = {}
+    client: Client, function: Callable[[Item], Result], items: Iterable[Item], limit: int, together: int
+) -> Iterator[tuple[list[Item], list[Any] | Exception]]:
+    """Groups of items with their results, or with what became of the whole group; `limit` groups are in flight.
+
+    A group is one item, or as many quick ones, up to `together`, as `TOGETHER_SECONDS` hold: a future costs
+    milliseconds.
+    """
+    queue, size = iter(items), 1
+    back: deque[Item] = deque()  # what a worker did not come to
+    waiting: dict[Future, list[Item]] = {}
     done = as_completed()
 
     def top_up() -> None:
-        for item in islice(queue, limit - len(waiting)):
-            future = client.submit(function, item, pure=False)
-            waiting[future] = item
+        while len(waiting) < limit and (group := _drawn(back, size) or list(islice(queue, size))):
+            future = client.submit(_each, function, group, pure=False)
+            waiting[future] = group
             done.add(future)
 
     top_up()
     try:
         while waiting:
-            for future in done.next_batch(block=True):
-                yield waiting.pop(future), _outcome(future)
+            batch = done.next_batch(block=True)
+            for future, outcome in zip(batch, _outcomes(client, batch), strict=True):
+                group = waiting.pop(future)
+                if isinstance(outcome, Exception):
+                    yield group, outcome
+                    continue
+                seconds, results = outcome
+                size = max(1, min(together, int(TOGETHER_SECONDS * len(results) / max(seconds, 1e-9))))
+                back += group[len(results) :]
+                yield group[: len(results)], results
             top_up()
     finally:
         client.cancel(list(waiting))
 
 
+def _drawn(back: deque[Item], size: int) -> list[Item]:
+    return [back.popleft() for _ in range(min(size, len(back)))]
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> tuple[float, list[Result | Exception]]:
+    """Seconds, and the results of as many items as `TOGETHER_SECONDS` hold, of one at least."""
+    began, seconds, results = time.perf_counter(), 0.0, []
+    for item in items:
+        try:
+            results.append(function(item))
+        except Exception as error:  # noqa: BLE001 - it is this item's, the others go on
+            results.append(error)
+        seconds = time.perf_counter() - began
+        if seconds > TOGETHER_SECONDS:
+            break
+    return seconds, results
+
+
+def _outcomes(client: Client, batch: list[Future]) -> list[Any]:
+    """Results or exceptions, by one request for all that finished: one for each costs twice the time."""
+    finished = [future for future in batch if future.status == "finished"]
+    try:
+        results = dict(zip(finished, client.gather(finished), strict=True))
+    except Exception:  # noqa: BLE001 - one was lost with its worker since and failed when run again
+        results = {}
+    return [results[future] if future in results else _outcome(future) for future in batch]
+
+
 def _outcome(future: Future) -> Any:
     if future.status == "finished":
-        return future.result()
+        try:
+            return future.result()
+        except Exception as error:  # noqa: BLE001 - it was lost, run again, and failed
+            return error
     error = future.exception()
     return error if isinstance(error, Exception) else RuntimeError(f"{future.status}: {error!r}")
 

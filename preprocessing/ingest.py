@@ -5,7 +5,7 @@ quarantined like any other bad case, and tried again by the next ingest.
 """
 
 import logging
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -13,20 +13,19 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
-from pydantic import Field
-
 from infra.cluster import fan_out, open_cluster
-from infra.config import Config
 from infra.errors import UserError
 from infra.fetch import Progress as Transfer
 from infra.lake import Lake
 from infra.meter import metered
 from infra.settings import Settings, load_settings
+from infra.spent import note_spent
 from preprocessing.backfill import asked_for
 from preprocessing.case import Case
-from preprocessing.changes import Changes, find_changes, known_cases, root_of, without_namesakes
+from preprocessing.changes import find_changes, known_cases, root_of, without_namesakes
 from preprocessing.convert import UNEXPECTED, convert_case, quarantined_row
 from preprocessing.identity import IdentifiedSource, prepared, remember_identities, silenced
+from preprocessing.ingest_counts import Converted, SourceCounts, counts_of, pace_of_cases, spent_on
 from preprocessing.manifest import PLANNED, Kept, Manifest, ManifestRow, commit, read_manifest
 from preprocessing.origins import remember_root, root_id, source_root
 from preprocessing.preview import SHEET_CASES, contact_sheet, preview_key, sheet_key
@@ -38,27 +37,6 @@ from preprocessing.sources.base import Source
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, ManifestRow | None], None]
-
-
-class SourceCounts(Config):
-    """What became of one source's cases.
-
-    Of the `listed`, those that were new, changed or to be made again are `converted`, the others are `unchanged`, or
-    left as they are where only some were asked for; all of them are either `sealed` or `quarantined`, for so many of
-    each of the `reasons`. `withdrawn` ones are listed no more. `received` bytes travelled; the converted cases take
-    `stored` bytes in the lake.
-    """
-
-    source: str
-    listed: int = 0
-    sealed: int = 0
-    converted: int = 0
-    unchanged: int = 0
-    quarantined: int = 0
-    reasons: dict[str, int] = Field(default_factory=dict)
-    withdrawn: int = 0
-    received: int = 0
-    stored: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,33 +157,8 @@ def _ingest_source(
         kept = Kept({case: changes.renoted.get(case, {}) for case in changes.kept}, before.number)
         rows = {name: [result.row for result in results]}
         _write_sheet(lake, recipe, name, commit(lake, recipe, rows, _replaced_roots(source), kept))
-    return _counts(name, changes, results).replace(received=traffic.received + sum(r.received for r in results))
-
-
-@dataclass(frozen=True)
-class _Converted:
-    """A case's row, the bytes that travelled for it, the bytes that it takes in the lake."""
-
-    row: ManifestRow
-    received: int = 0
-    stored: int = 0
-
-
-def _counts(name: str, changes: Changes, results: Sequence[_Converted]) -> SourceCounts:
-    known = [changes.known[case] for case in changes.kept]
-    rows = [*known, *(result.row for result in results)]
-    reasons = Counter(row.reason or "" for row in rows if row.status == "quarantined")
-    return SourceCounts(
-        source=name,
-        listed=len(rows),
-        sealed=len(rows) - reasons.total(),
-        converted=len(results),
-        unchanged=len(known),
-        quarantined=reasons.total(),
-        reasons=dict(reasons.most_common()),
-        withdrawn=len(changes.withdrawn),
-        stored=sum(result.stored for result in results),
-    )
+        note_spent(lake, "cases", pace_of_cases(recipe, name), spent_on(results))
+    return counts_of(name, changes, results).replace(received=traffic.received + sum(r.received for r in results))
 
 
 def _convert_all(
@@ -215,12 +168,12 @@ def _convert_all(
     cases: list[Case],
     workers: _Workers,
     stale_before: datetime | None,
-) -> Iterator[_Converted]:
+) -> Iterator[Converted]:
     convert = partial(_convert, source=source, recipe=recipe, lake=lake, stale_before=stale_before)
     healthy = []
     for case in cases:
         if case.problem:
-            yield _Converted(_noted(quarantined_row(case, lake, source, case.problem), case, source))
+            yield Converted(_noted(quarantined_row(case, lake, source, case.problem), case, source))
         else:
             healthy.append(case)
     if not healthy:
@@ -229,20 +182,20 @@ def _convert_all(
         if isinstance(result, UserError):
             raise result
         if isinstance(result, Exception):
-            result = _Converted(quarantined_row(case, lake, source, _worker_reason(result)))
+            result = Converted(quarantined_row(case, lake, source, _worker_reason(result)))
             logger.error("%s/%s: %s", case.source, case.id, _noted(result.row, case, source).reason)
         yield replace(result, row=_noted(result.row, case, source))
 
 
-def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake, stale_before: datetime | None) -> _Converted:
-    wording, quiet = str, nullcontext()
+def _convert(case: Case, source: Source, recipe: Recipe, lake: Lake, stale_before: datetime | None) -> Converted:
+    began, wording, quiet = time.perf_counter(), str, nullcontext()
     if isinstance(source, IdentifiedSource):
         wording, quiet = partial(source.finding, case=case), silenced()
     with metered() as traffic, quiet:
         row = convert_case(case, source, recipe, lake, wording, stale_before)
     seal = read_seal(lake, row.key) if row.key else None
-    stored = sum(size for size, _ in seal.objects.values()) if seal else 0
-    return _Converted(row, traffic.received, stored)
+    sizes = [size for size, _ in seal.objects.values()] if seal else []
+    return Converted(row, traffic.received, sum(sizes), len(sizes), time.perf_counter() - began)
 
 
 def _noted(row: ManifestRow, case: Case, source: Source) -> ManifestRow:

@@ -1,9 +1,12 @@
 """Launch: one call trains a model on a manifest of a lake, or finds that it was trained already."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from infra.errors import UserError
 from infra.lake import Lake
+from infra.spent import Spent, note_spent
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
 from training.checkpoint import Checkpoints
@@ -22,7 +25,9 @@ from training.runs import (
     finetune_key,
     finished_run,
     note_start,
+    pace_of_steps,
     pretrain_key,
+    read_run,
     segmenter_key,
     unfinished_on_other_data,
     what_matters,
@@ -105,13 +110,30 @@ def _run(job: Job, listener: Listener) -> TrainedRun:
     """Train in this process, or on as many ranks as the config names."""
     start = RunStart(key=job.key, manifest=job.manifest.fingerprint, config=what_matters(job.config), base=job.base)
     note_start(job.lake, start)
+    laps: list[tuple[int, float]] = []  # the step at each one's end, seconds a step; the first only warms up
+
+    def on_log(step: int, values: Mapping[str, float]) -> None:
+        laps.append((step, values.get("seconds_per_step", 0.0)))
+        if listener.on_log:
+            listener.on_log(step, values)
+
+    timing = replace(listener, on_log=on_log)
     if job.config.train.ranks == 1:
-        train_job(job, ALONE, default_device(), listener)
+        train_job(job, ALONE, default_device(), timing)
     else:
-        train_on_ranks(job, listener)
+        train_on_ranks(job, timing)
+    _note_pace(job, laps)
     done = finished_run(job.lake, job.key)
     assert done is not None
     return replace(done, unchanged=False)
+
+
+def _note_pace(job: Job, laps: Sequence[tuple[int, float]]) -> None:
+    timed = [(end - start, pace) for (start, _), (end, pace) in pairwise(laps)]
+    device = "cuda" if default_device().type == "cuda" else "cpu"
+    seconds = sum(steps * pace for steps, pace in timed)
+    spent = Spent(count=sum(steps for steps, _ in timed), seconds=seconds, device=device)
+    note_spent(job.lake, "steps", pace_of_steps(job.config, read_run(job.lake, job.key).model), spent)
 
 
 def _require_no_other(lake: Lake, key: str, manifest: Manifest, config: PretrainConfig) -> None:

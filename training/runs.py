@@ -31,6 +31,7 @@ from training.config import (
 FORMAT = 1
 VERSION = 3  # raised whenever the code would train other weights from the same data and config
 Stage = Literal["pretrain", "finetune", "segmenter"]
+PACE = {"batch_size", "accumulate", "ranks", "activations", "compile", "precision"}  # of a TrainConfig
 SCRATCH = "scratch"  # says of a new run that no other is to be gone on from
 SealModel = TypeVar("SealModel", bound=Config)
 OnLog = Callable[[int, Mapping[str, float]], None]
@@ -120,6 +121,17 @@ def _fingerprint(stage: Stage, manifest: str, config: TrainedConfig, base: str) 
 def what_matters(config: TrainedConfig) -> dict[str, Any]:
     """The values of a config that decide the weights."""
     return config.model_dump(mode="json", exclude={"train": WITHOUT_EFFECT})
+
+
+def pace_of_steps(config: TrainedConfig, model: ModelConfig | None) -> str:
+    """Under what is noted how long a step takes; a segmenter has no `model`."""
+    if isinstance(config, SegmenterConfig):
+        network = config.model_dump(mode="json", include={"patch", "channels", "classes"})
+        return fingerprint(["segmenter", network, config.train.model_dump(mode="json", include=PACE)])
+    assert model is not None
+    task = "pretrain" if isinstance(config, PretrainConfig) else f"{config.task} {config.from_scratch}"
+    train = config.train.model_dump(mode="json", include=PACE)
+    return fingerprint([task, model.model_dump(mode="json"), train])
 
 
 def start_key(key: str) -> str:

@@ -85,7 +85,12 @@ class IdcSource(Config):
     @property
     def info(self) -> SourceInfo:
         """The catalogue's entry; without a licence where each series has its own."""
-        return self.facts.info
+        info = self.facts.info
+        if not self.name.startswith(PREFIX):
+            return info
+        size = idc_index.megabytes(self.facts.collection, self.index)
+        counted = idc_index.collections(self.index).get(self.facts.collection)
+        return info.replace(cases=counted, size=f"{size:.0f} MB" if size else "")
 
     def cases(self, lake: Lake | None = None, progress: Progress | None = None) -> list[Case]:
         """Every CT series, sorted by patient and series; nothing is pulled.

@@ -20,6 +20,7 @@ OF_FEW_VALUES += ["aws_bucket", "SeriesNumber"]
 COLUMNS = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "instanceCount"]
 COLUMNS += ["series_revised_idc_version", "crdc_series_uuid", *OF_FEW_VALUES[1:]]
 LABELS = ("SEG", "RTSTRUCT")
+SIZE = "series_size_MB"
 
 
 def collections(index: str = "") -> dict[str, int]:
@@ -29,6 +30,15 @@ def collections(index: str = "") -> dict[str, int]:
         UserError: the index cannot be read.
     """
     return _collections(*_file(index))
+
+
+def megabytes(collection: str, index: str = "") -> float | None:
+    """What all CT series of a collection hold; None where the index does not say.
+
+    Raises:
+        UserError: the index cannot be read.
+    """
+    return _megabytes(*_file(index), collection)
 
 
 def refuse_unknown(collection: str, index: str = "") -> None:
@@ -94,6 +104,20 @@ def _collections(path: str, _stamp: int) -> dict[str, int]:
     found, counts = np.unique(codes, return_counts=True)
     texts = names.dictionary.to_pylist()
     return {texts[code]: int(count) for code, count in zip(found, counts, strict=True) if code >= 0}
+
+
+@lru_cache(maxsize=16)
+def _megabytes(path: str, _stamp: int, collection: str) -> float | None:
+    few = ["collection_id", "Modality"]
+    try:
+        with pq.ParquetFile(path, read_dictionary=few) as file:
+            if SIZE not in file.schema_arrow.names:
+                return None
+            table = file.read(columns=[*few, SIZE])
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    wanted = _among(table["collection_id"], [collection]) & _among(table["Modality"], ["CT"])
+    return float(np.nansum(table[SIZE].to_numpy()[wanted]))
 
 
 def _file(index: str) -> tuple[str, int]:

@@ -10,6 +10,7 @@ BENCHMARKS = {
     "denoise": "benchmarks.denoise",
     "duplicates": "benchmarks.duplicates",
     "finetune": "benchmarks.finetune",
+    "ingest": "benchmarks.ingest",
     "sample": "benchmarks.sample",
     "store": "benchmarks.store",
     "sweep": "benchmarks.sweep",

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import Counter as Tally
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from unittest import mock
@@ -23,9 +24,12 @@ class Counter:
         self.application = application
         self.lock = threading.Lock()
         self.requests = self.bytes = 0
+        self.methods: Tally[str] = Tally()
 
     def __call__(self, environment: dict, start_response: Callable) -> Iterable[bytes]:
         answer = list(self.application(environment, start_response))
+        with self.lock:
+            self.methods[environment["REQUEST_METHOD"]] += 1
         if environment["REQUEST_METHOD"] in ("GET", "HEAD"):
             with self.lock:
                 self.requests += 1
@@ -37,6 +41,12 @@ class Counter:
         before = self.requests, self.bytes
         work()
         return self.requests - before[0], self.bytes - before[1]
+
+    def by_method(self, work: Callable[[], object]) -> Tally[str]:
+        """How many requests of each method a piece of work needs."""
+        before = self.methods.copy()
+        work()
+        return self.methods - before
 
 
 @contextmanager

@@ -153,6 +153,22 @@ def test_a_missing_peer_names_the_extra(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_ingest_measures_orchestration_scaling_manifest_and_real_cts(real_data, capfd):
+    code, out, _ = _call(capfd, "ingest", "--data", real_data, "--quick", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert len({tuple(row) for row in rows}) == 1
+    of = {(row["what"], row["units"]): row for row in rows}
+    assert {units for what, units in of if what == "orchestration"} == {4, 12}
+    assert of["flow, nothing changed", 12]["s"] < of["flow, first, all of it", 12]["s"]
+    efficiency = of["phantoms by 2 workers", 2]
+    assert efficiency["ratio"] == pytest.approx(of["phantoms by 1 worker", 1]["s"] / efficiency["s"])
+    assert all(of[f"manifest: {step}", 300]["s"] > 0 for step in ("commit", "read", "fingerprint", "split", "plan"))
+    writes, reads = (of[f"abdomen-3mm: bucket, {kind}", 1]["requests"] for kind in ("writes", "reads"))
+    assert 0 < writes < reads
+
+
+@pytest.mark.slow
 def test_sweep_measures_the_lake_and_mlflow_on_sqlite_and_on_postgres(capfd):
     code, out, _ = _call(capfd, "sweep", "--quick", "--json")
     rows = json.loads(out)

@@ -3,7 +3,7 @@
 import pytest
 
 from flows.counts import counts_line, size
-from preprocessing.ingest import SourceCounts
+from preprocessing.ingest_counts import SourceCounts
 
 
 def test_a_source_of_which_nothing_was_read_says_so():

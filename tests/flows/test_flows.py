@@ -35,7 +35,8 @@ from flows.retention import GcParams
 from infra.errors import UserError
 from infra.remote import TransientError
 from preprocessing import recipe
-from preprocessing.ingest import IngestSummary, SourceCounts
+from preprocessing.ingest import IngestSummary
+from preprocessing.ingest_counts import SourceCounts
 from preprocessing.manifest import commit, read_manifest
 from preprocessing.preview import sheet_key
 from training.config import ModelConfig

@@ -1,6 +1,8 @@
 """The plan: what is sealed for this data and config is unchanged, everything after a change would run."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from flow_samples import PATIENTS, phantom_rows
@@ -8,9 +10,12 @@ from flow_samples import PATIENTS, phantom_rows
 from evaluation.cells import cell_keys, cells_of
 from evaluation.champion import promotion_key
 from evaluation.config import Checkpoint, evaluate_key, used_segmenter
+from flows.cli_models import _show_plan
+from flows.cost import FREE
 from flows.params import SourceSpec
 from flows.plan import plan
 from flows.profiles import demo
+from flows.unit_costs import UNIT_COSTS
 from preprocessing import recipe
 from preprocessing.manifest import commit, read_manifest
 from training.runs import finetune_key, pretrain_key, seal_key
@@ -42,6 +47,39 @@ def test_with_no_lake_everything_would_run(lake):
     assert set(_status(stages).values()) == {"would run"}
     assert stages[0].why == "6 new cases"
     assert all(stage.key == "" for stage in stages)
+    ingest, *models = stages
+    assert (ingest.pending, ingest.cost.pull_bytes) == (6, 0)
+    assert ingest.cost.cpu_hours == 6 * UNIT_COSTS.cases["demo"].seconds / 3600
+    assert all(stage.cost.cpu_hours > 0 for stage in models[:-1])
+
+
+def test_a_plan_costs_what_is_not_done(ingested):
+    stages = plan(ingested, _profile(ingested))
+    assert stages[0].cost == stages[-1].cost == FREE
+    assert [stage.cost.store_bytes for stage in stages[1:-1]] == [None] * 4
+    more = plan(ingested, _profile(ingested, patients=PATIENTS + 2))[0]
+    assert more.cost.cpu_hours == more.pending * UNIT_COSTS.cases["demo"].seconds / 3600 > 0
+    keys = _seal_all(ingested, _profile(ingested))
+    assert len(keys) == 5
+    assert {stage.cost for stage in plan(ingested, _profile(ingested))} == {FREE}
+
+
+def test_the_table_says_what_is_unknown_and_never_calls_it_nothing(ingested, capsys):
+    profile = demo(ingested.url).replace(pretrain="paper-80gb")
+    _show_plan(plan(ingested, profile.replace(sources=_profile(ingested).sources)))
+    lines = {line.split("  ")[0].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["pretrain"][-4:] == ["bytes", "?", "?", "?"]
+    assert lines["in all"][-2:] == ["?", "?"]
+    assert lines["promote"][-4:] == ["0", "bytes", "0", "0"]
+    assert lines["ingest phantom"][-1] == "1"
+
+
+def test_a_plan_needs_no_torch(ingested):
+    script = (
+        "import sys; from flows import cli; cli.run(['plan']); print({'torch', 'prefect', 'dask'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_after_the_ingest_the_models_would_run_and_their_places_are_known(ingested):

@@ -19,6 +19,8 @@ def odd_jobs(job: str) -> object:
         os._exit(1)
     if job == "raise":
         raise ValueError("seven is odd")
+    if job == "unpicklable":
+        return (number for number in ())
     if job == "threads":
         return os.environ["OMP_NUM_THREADS"], os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"]
     return job, os.getpid()
@@ -32,6 +34,30 @@ def client():
 
 def test_every_item_comes_back_once_with_its_own_result(client):
     assert sorted(fan_out(square, range(50), client=client)) == [(n, n * n) for n in range(50)]
+
+
+def test_quick_items_share_a_future_and_slow_ones_do_not(client, monkeypatch):
+    groups = []
+    submit = type(client).submit
+    monkeypatch.setattr(type(client), "submit", lambda *a, **k: (groups.append(a[3]), submit(*a, **k))[1])
+    assert sorted(fan_out(square, range(300), client=client)) == [(n, n * n) for n in range(300)]
+    assert len(groups) < 150
+    groups.clear()
+    assert sorted(item for item, _ in fan_out(nap_and_count, [0.06] * 9, client=client)) == [0.06] * 9
+    assert [len(group) for group in groups] == [1] * 9
+
+
+def test_what_a_worker_does_not_come_to_in_time_is_given_out_again(client):
+    naps = [0.0] * 100 + [0.06, 0.07, 0.08, 0.09] * 3
+    results = [item for item, _ in fan_out(nap_and_count, naps, client=client)]
+    assert sorted(results) == sorted(naps)
+
+
+def test_a_result_that_cannot_travel_is_the_error_of_its_item_only(client):
+    results = dict(fan_out(odd_jobs, [*map(str, range(60)), "unpicklable", "z"], client=client))
+    assert isinstance(results["unpicklable"], Exception)
+    assert [job for job, result in results.items() if isinstance(result, Exception)] == ["unpicklable"]
+    assert len(results) == 62
 
 
 def test_only_a_few_items_are_drawn_ahead_of_the_results(client):

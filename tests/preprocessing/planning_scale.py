@@ -1,4 +1,7 @@
-"""What `test_planning_scale.py` runs in processes of their own: fill a lake's manifest, then find it unchanged."""
+"""What `test_planning_scale.py` and `bench ingest` run in processes of their own, on a manifest of made-up rows.
+
+`fill` writes one and `find` finds it unchanged; `simulate` takes the steps of a commit apart.
+"""
 
 import json
 import random
@@ -13,8 +16,9 @@ from flows.plan import ingest_status
 from infra.errors import UserError
 from infra.lake import open_lake
 from preprocessing.case import Case
+from preprocessing.decisions import decided
 from preprocessing.ingest import ingest
-from preprocessing.manifest import PLANNED, ManifestRow, manifest_folder, read_manifest
+from preprocessing.manifest import IDENTITY, PLANNED, Kept, ManifestRow, commit, manifest_folder, read_manifest
 from preprocessing.manifest_table import COLUMNS, encode, to_frame
 from preprocessing.sources.base import SourceInfo
 
@@ -28,6 +32,9 @@ class Catalogue:
 
     info = SourceInfo(name="catalogue", title="made up", licence="CC-BY-4.0")
 
+    def __init__(self, number=CASES):
+        self.number = number
+
     def cases(self, lake=None, progress=None):
         return [
             Case(
@@ -39,7 +46,7 @@ class Catalogue:
                 version=f"{n:032x}",
                 problem="" if n % REFUSED_EVERY else "it is a localizer",
             )
-            for n in range(CASES)
+            for n in range(self.number)
         ]
 
     def fetch(self, case, lake, scratch):
@@ -95,6 +102,52 @@ def find_unchanged(url: str) -> dict:
     }
 
 
+def simulate(url: str, number: str = str(CASES)) -> dict:
+    """Wall seconds of what a manifest of so many cases takes, the file's bytes, the most memory held, the splits.
+
+    The rows have no signatures: looking for duplicates has a benchmark of its own.
+    """
+    lake, source, spent = open_lake(url), Catalogue(int(number)), {}
+
+    def timed(name, work):
+        began = time.perf_counter()
+        result = work()
+        spent[f"{name}_s"] = time.perf_counter() - began
+        return result
+
+    rows = [_row(case) for case in source.cases()]
+    *most, last = rows
+    first = timed("commit", lambda: commit(lake, RECIPE, {"catalogue": most}))
+    kept = Kept({row.case: {} for row in most}, first.number)
+    timed("commit_one_more", lambda: commit(lake, RECIPE, {"catalogue": [last]}, kept=kept))
+    manifest = timed("read", lambda: read_manifest(lake, RECIPE))
+    timed("fingerprint", lambda: manifest.fingerprint)
+    timed("split", lambda: decided(manifest.rows, set(), frozenset(), RECIPE))
+    status = timed(
+        "plan", lambda: ingest_status(lake, read_manifest(lake, RECIPE, columns=(*IDENTITY, *PLANNED)), source)
+    )
+    found = {"rows": len(manifest.rows), "status": status.status, "splits": manifest.rows["split"].value_counts()}
+    size = lake.local_path(f"{manifest_folder(RECIPE)}/{manifest.number:08d}.parquet").stat().st_size
+    return {**spent, **found, "splits": found["splits"].to_dict(), "file_bytes": size, "peak_bytes": peak_bytes()}
+
+
+def _row(case: Case) -> ManifestRow:
+    """What a commit is given of a case."""
+    sealed = {"input": "0" * 16, "seal": "d" * 32, "regions": ("chest",), "anatomy": "full"}
+    return ManifestRow(
+        source=case.source,
+        case=case.id,
+        patient=case.patient,
+        status="quarantined" if case.problem else "sealed",
+        reason=case.problem or None,
+        licence=case.licence,
+        origin=case.image,
+        version=case.token,
+        key="" if case.problem else f"ct/{RECIPE.fingerprint}/catalogue/{case.id}/{'0' * 16}.zarr",
+        **({} if case.problem else sealed),
+    )
+
+
 if __name__ == "__main__":
-    do = {"fill": fill, "find": find_unchanged}[sys.argv[1]]
-    print(json.dumps(do(sys.argv[2])))
+    do = {"fill": fill, "find": find_unchanged, "simulate": simulate}[sys.argv[1]]
+    print(json.dumps(do(*sys.argv[2:])))

@@ -8,10 +8,13 @@ from store_samples import RECIPE, MadeSource
 from infra.errors import UserError
 from infra.lake import Lake, open_lake
 from infra.settings import Settings
+from infra.spent import read_spent
 from preprocessing import ingest as module
 from preprocessing.ingest import ingest
+from preprocessing.ingest_counts import pace_of_cases
 from preprocessing.manifest import case_rows, read_manifest
 from preprocessing.preview import sheet_key
+from preprocessing.seal import read_seal
 from preprocessing.sources.folder import FolderSource
 
 
@@ -45,6 +48,16 @@ def test_every_case_is_a_row_the_bad_ones_with_their_reason(ingested):
         "unexpected: the worker process died while converting it, probably for want of memory"
     )
     assert rows["made", "case-3"].reason == "two images in one case"
+
+
+def test_what_the_cases_took_is_noted(ingested):
+    lake, _, _ = ingested
+    spent = read_spent(lake, "cases", pace_of_cases(RECIPE, "made"))
+    stored = [read_seal(lake, row.key) for row in read_manifest(lake, RECIPE).by_case().values() if row.key]
+    assert spent.count == 2  # the dead one gave no time, the listed problem took none
+    assert spent.seconds > 0
+    assert spent.objects == sum(len(seal.objects) for seal in stored) > 0
+    assert spent.stored == sum(size for seal in stored for size, _ in seal.objects.values())
 
 
 def test_progress_counts_every_case_once(ingested):

@@ -7,13 +7,15 @@ import torch
 from training_worlds import RECIPE, copy_data, make_lake
 
 from infra.errors import UserError
+from infra.spent import read_spent
 from preprocessing.manifest import read_manifest
 from training.conditioning import Conditions, coordinates, stack_axes
 from training.config import FinetuneConfig
 from training.launch import finetune, pretrain
 from training.loading import load_network
 from training.networks import ControlledNetwork, DiffusionNetwork
-from training.runs import finetune_key, pretrain_key, read_run
+from training.precision import default_device
+from training.runs import finetune_key, pace_of_steps, pretrain_key, read_run
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,13 @@ def test_a_run_is_trained_once_and_sealed(tiny_lake, config):
     assert again.unchanged
     assert replace(again, unchanged=False) == run
     assert not calls
+
+
+def test_the_pace_of_its_steps_is_noted(tiny_lake, config):
+    pretrain(tiny_lake, RECIPE, config.replace(train=config.train.replace(log_every=2, seed=1)))
+    spent = read_spent(tiny_lake, "steps", pace_of_steps(config, config.model))
+    assert (spent.count, spent.device) == (4, default_device().type)  # of six steps, two warmed up
+    assert 0 < spent.seconds / spent.count < 60
 
 
 def test_the_loaded_network_has_the_averaged_weights(tiny_lake, config, inputs):
