@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check lint types slow up down lock clean help
+.PHONY: run test check lint types slow up down house lock clean help
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ up: $(READY)     ## a Prefect server, a worker and an MLflow server on loopback,
 
 down: $(READY)   ## ends what `make up` started
 	@$(BIN)/meddiff down
+
+house: $(READY)  ## the house of infra/docker as processes on loopback: Postgres, S3, Dask, servers, workers
+	@d=$$(mktemp -d) && echo "in $$d" && cd tests/infra && ../../$(BIN)/python house.py $$d/house
 
 lock: $(READY)   ## rewrites requirements.lock from this environment
 	@{ echo "# Run and dev packages, solved together on Python 3.11. Made by \`make lock\`; torch is the plain version on purpose."; \

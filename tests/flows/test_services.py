@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,9 +66,23 @@ def _are_well(api, tracking):
     checks = {check["what"]: check for check in json.loads(done.stdout)}
     assert checks["Prefect"]["found"] == f"{api}, version {version('prefect')}"
     assert checks["Prefect worker"]["found"] == "1 online in pool `cpu`: meddiff"
-    assert checks["Prefect deployments"]["found"] == "all 5 flows"
+    assert checks["Prefect deployments"]["found"] == "all 6 flows"
     assert checks["MLflow"]["found"] == f"{tracking}, version {version('mlflow')}"
     assert {check["status"] for check in checks.values()} == {"ok"}
+
+
+def _starts_the_pipeline(api, deployment):
+    """The new data version has one run of the pipeline, by the automation, a minute from the event; it is cancelled."""
+    asked = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+    patience = time.monotonic() + 60
+    while not (runs := _ask(f"{api}/flow_runs/filter", asked)) and time.monotonic() < patience:
+        time.sleep(1)
+    (run,) = runs
+    assert run["created_by"]["type"] == "AUTOMATION"
+    assert run["state_type"] in ("SCHEDULED", "PENDING", "RUNNING")
+    lead = datetime.fromisoformat(run["expected_start_time"]) - datetime.fromisoformat(run["created"])
+    assert 50 < lead.total_seconds() < 70
+    _ask(f"{api}/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
 
 
 @pytest.fixture
@@ -116,6 +132,7 @@ def test_up_runs_a_deployment_to_its_end_and_down_leaves_nothing(house):
     assert {case["status"] for case in cases} == {"sealed"}
     assert cases[0]["url"].startswith(str(house / "lake"))
     _says_what_it_did(api, house)
+    _starts_the_pipeline(api, deployed["default", "flows.pipeline.pipeline"])
     assert "nothing was transferred" in _meddiff(
         "ingest", "phantom", "--patients", str(DEMO_PATIENTS), "--recipe", "demo"
     )
