@@ -26,6 +26,12 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
+UPKEEP = {  # of the Prefect server: its metrics under /api/metrics; nothing grows for ever
+    "PREFECT_SERVER_METRICS_ENABLED": "true",
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P7D",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "7776000",  # 90 days
+}
 
 
 def start(settings: Settings, on_step: Callable[[str], None] = lambda step: None) -> dict[str, Service]:
@@ -86,6 +92,7 @@ def service_environment(settings: Settings, api: str, tracking: str) -> dict[str
     return {
         **os.environ,
         **QUIET,
+        **UPKEEP,
         "MEDDIFF_HOME": str(settings.home),
         "MEDDIFF_LAKE": settings.lake_url,
         "PREFECT_HOME": str(settings.home / "prefect"),

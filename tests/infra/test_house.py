@@ -2,9 +2,12 @@
 
 import json
 import subprocess
+import urllib.request
 
 import pytest
-from house import BIN, ROOT, SECRETS, open_house
+from house import BIN, PORTS, ROOT, SECRETS, open_house
+
+from infra.processes import LOOPBACK
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1200)]
 TWO_PHANTOMS = 'params={"sources": [{"name": "phantom", "options": {"patients": 2}}], "recipe": "demo"}'
@@ -51,6 +54,24 @@ def test_artifacts_go_through_the_mlflow_server_into_its_bucket_without_a_key(ho
     env = {key: value for key, value in house.environments["worker"].items() if not key.startswith("AWS")}
     done = subprocess.run([BIN / "python", "-c", ARTIFACT], env=env, cwd=house.folder, capture_output=True, text=True)
     assert "hello mlflow-artifacts:/" in done.stdout, done.stderr
+
+
+def test_logs_of_runs_are_json_that_name_run_and_source(house):
+    lines = [line for line in (house.folder / "worker.log").read_text().splitlines() if line.startswith("{")]
+    told = [json.loads(line) for line in lines]
+    runs = {line["flow_run_name"] for line in told if line.get("flow_name") == "ingest-ct"}
+    assert len(runs) == 1
+    assert "ingest phantom" in {line.get("task_run_name") for line in told}
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "metric"),
+    [("prefect", "/api/metrics", "python_info"), ("dask-scheduler", "/metrics", "dask_scheduler_workers")],
+)
+def test_engines_can_be_watched_by_prometheus(house, service, path, metric):
+    port = house.ports[service, PORTS[service][-1]]
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=20) as answer:
+        assert metric in answer.read().decode()
 
 
 def test_no_log_and_no_command_line_tells_a_password(house):

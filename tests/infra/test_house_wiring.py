@@ -21,7 +21,7 @@ FOREIGN = {  # read by images that are not ours, by libpq, by Python, or by our 
     "postgres": {"POSTGRES_PASSWORD", "POSTGRES_INITDB_ARGS", "PREFECT_DB_PASSWORD", "MLFLOW_DB_PASSWORD"},
     "s3": {"ROOT_ACCESS_KEY_ID", "ROOT_SECRET_ACCESS_KEY"},
 }
-OTHERS = {"PGPASSWORD", "TMPDIR", "PROBE"}
+OTHERS = {"PGPASSWORD", "TMPDIR", "PROBE", "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER"}  # the last by logging.yml
 DEPLOYMENTS = (ROOT / "infra" / "prefect.yaml", K8S / "gpu-deployments.yaml")
 
 
