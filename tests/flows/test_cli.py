@@ -179,6 +179,7 @@ def test_plan_json_names_every_stage(ingested, capsys):
         "pretrain",
         "finetune superresolution",
         "finetune lesion",
+        "segmenter",
         "evaluate",
         "promote",
     ]

@@ -56,11 +56,11 @@ def test_with_no_lake_everything_would_run(lake):
 def test_a_plan_costs_what_is_not_done(ingested):
     stages = plan(ingested, _profile(ingested))
     assert stages[0].cost == stages[-1].cost == FREE
-    assert [stage.cost.store_bytes for stage in stages[1:-1]] == [None] * 4
+    assert [stage.cost.store_bytes for stage in stages[1:-1]] == [None] * 5
     more = plan(ingested, _profile(ingested, patients=PATIENTS + 2))[0]
     assert more.cost.cpu_hours == more.pending * UNIT_COSTS.cases["demo"].seconds / 3600 > 0
     keys = _seal_all(ingested, _profile(ingested))
-    assert len(keys) == 5
+    assert len(keys) == 6
     assert {stage.cost for stage in plan(ingested, _profile(ingested))} == {FREE}
 
 

@@ -113,7 +113,7 @@ def test_a_deployment_that_is_not_there_is_named(prefect):
     prefect.answers["/api/deployments/filter"][1].pop()
     check = found(look_at_prefect)["Prefect deployments"]
     assert check.status == "warning"
-    assert check.found == "not there: flows.pipeline.pipeline"
+    assert check.found == "not there: flows.gc.gc"
     assert "prefect --no-prompt deploy --all" in check.remedy
 
 
