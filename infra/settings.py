@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     s3_region: str = Field("us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
     tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI")
 
+    team: str = Field(
+        "", pattern="^[a-z0-9-]*$", description="goes before the names of experiments and models in MLflow"
+    )
+
     features: Path | None = Field(None, description="folder of feature networks' weights; none = <home>/features")
 
     totalsegmentator: str = Field("", description="its command; empty = looked up on PATH")
@@ -55,6 +59,10 @@ class Settings(BaseSettings):
     def lake_url(self) -> str:
         """The lake's absolute path or url; `<home>/lake` where none is set."""
         return absolute_url(self.lake) if self.lake else str(self.home / "lake")
+
+    def of_team(self, name: str) -> str:
+        """A name of MLflow's, as this team has it."""
+        return name if not self.team or name.startswith(f"{self.team}-") else f"{self.team}-{name}"
 
     @property
     def mlflow_uri(self) -> str:

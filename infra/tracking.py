@@ -69,7 +69,7 @@ class TrackedRun:
 
     def __init__(self, settings: Settings, experiment: str, name: str, tags: Mapping[str, str]) -> None:
         self.run_id = ""
-        self.experiment, self.name, self.tags = experiment, name, dict(tags)
+        self.experiment, self.name, self.tags = settings.of_team(experiment), name, dict(tags)
         self._settings = settings
         self._experiment_id = ""
         self._outbox = Outbox(f"MLflow at {settings.mlflow_uri}, run {name!r}")
@@ -114,12 +114,15 @@ class TrackedRun:
             url: the run's folder in the lake; its last part is the fingerprint unless one is given.
         """
         known = fingerprint or url.rstrip("/").rsplit("/", 1)[-1]
-        checkpoint = _Checkpoint(name, url, known, flatten(params or {}), step)
+        checkpoint = _Checkpoint(self._settings.of_team(name), url, known, flatten(params or {}), step)
         self._put(f"model {name} ({url})", lambda client, run: _send_model(client, self, checkpoint, alias))
 
     def log_model_input(self, fingerprint: str, name: str = MODEL) -> None:
         """A registered checkpoint as an input of the run, one click away on its page; nothing if it is not there."""
-        self._put(f"input {name} {fingerprint}", lambda client, run: _send_model_input(client, run, name, fingerprint))
+        of_team = self._settings.of_team(name)
+        self._put(
+            f"input {name} {fingerprint}", lambda client, run: _send_model_input(client, run, of_team, fingerprint)
+        )
 
     def log_child(self, name: str, *, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """One finished child run: created, filled by one batch, ended."""
@@ -178,7 +181,7 @@ def tracked_run(experiment: str, name: str, *, params: Config | Mapping[str, Any
 def find_run(experiment: str, fingerprint: str, settings: Settings | None = None) -> str:
     """The id of the newest finished run of that fingerprint; "" if there is none or no server answers."""
     with _asking(settings, "whether the run is there") as client:
-        if found := client.get_experiment_by_name(experiment):
+        if found := client.get_experiment_by_name(_of_team(experiment, settings)):
             return _search(client, found.experiment_id, fingerprint, "=")
     return ""
 
@@ -196,7 +199,7 @@ def run_fingerprint(run_id: str, settings: Settings | None = None) -> str:
 def finished_fingerprints(experiment: str, settings: Settings | None = None) -> list[str]:
     """The fingerprints of an experiment's finished runs, the newest first; empty if no server answers."""
     with _asking(settings, f"the runs of {experiment}") as client:
-        if found := client.get_experiment_by_name(experiment):
+        if found := client.get_experiment_by_name(_of_team(experiment, settings)):
             rule, order = "attributes.status = 'FINISHED'", ["attributes.start_time DESC"]
             runs = client.search_runs([found.experiment_id], rule, max_results=1000, order_by=order)
             return list(dict.fromkeys(filter(None, (run.data.tags.get(FINGERPRINT_TAG, "") for run in runs))))
@@ -210,6 +213,7 @@ def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str
     Returns:
         The version's number; None (with a warning) if there is no such version or no server answers.
     """
+    name = _of_team(name, settings)
     with _asking(settings, f"alias {alias}") as client:
         if (version := _version_of(client, name, fingerprint)) is not None:
             client.set_registered_model_alias(name, alias, str(version))
@@ -220,7 +224,11 @@ def promote(fingerprint: str, *, reason: str, alias: str = "champion", name: str
 
 
 def registered_url(name: str, *, alias: str = "", number: str = "", settings: Settings | None = None) -> str:
-    """Where a registered model's checkpoint lies, by alias or version; "" if there is none or no server answers."""
+    """Where a registered model's checkpoint lies, by alias or version; "" if there is none or no server answers.
+
+    A name is this team's, unless it has the team's before it already.
+    """
+    name = _of_team(name, settings)
     with _asking(settings, f"where {name} lies") as client:
         from mlflow import MlflowException
 
@@ -238,7 +246,7 @@ def aliased_fingerprints(settings: Settings | None = None) -> frozenset[str] | N
     with _asking(where, "which models have an alias") as client:
         found, page = set(), None
         while page != "":
-            models = client.search_registered_models(f"name LIKE '{MODEL}%'", page_token=page)
+            models = client.search_registered_models(f"name LIKE '%{MODEL}%'", page_token=page)
             for model in models:
                 for number in {str(number) for number in model.aliases.values()}:
                     tags = client.get_model_version(model.name, number).tags
@@ -246,6 +254,10 @@ def aliased_fingerprints(settings: Settings | None = None) -> frozenset[str] | N
             page = models.token or ""
         return frozenset(found - {""})
     return None
+
+
+def _of_team(name: str, settings: Settings | None) -> str:
+    return (settings or load_settings()).of_team(name)
 
 
 @cache

@@ -14,7 +14,16 @@ import pytest
 
 from infra.config import Config
 from infra.settings import Settings
-from infra.tracking import MODEL, DataVersion, aliased_fingerprints, find_run, promote, tracked_run
+from infra.tracking import (
+    MODEL,
+    DataVersion,
+    aliased_fingerprints,
+    find_run,
+    finished_fingerprints,
+    promote,
+    registered_url,
+    tracked_run,
+)
 
 DATA = DataVersion("demo", "0123456789abcdef0123456789abcdef", "/lake/manifests/demo/00000001.parquet")
 
@@ -194,3 +203,20 @@ def test_a_dead_server_costs_seconds_and_the_numbers_are_written_beside(tmp_path
     missing = json.loads(path.read_text())["missing"]
     assert [entry["loss"] for entry in missing if "loss" in entry] == [float(step) for step in range(200)]
     assert str(path) in caplog.text
+
+
+def test_teams_on_one_server_have_experiments_models_and_champions_of_their_own(tmp_path):
+    heads, knees = (Settings(home=tmp_path, tracking_uri="", team=team) for team in ("heads", "knees"))
+    for settings in (heads, knees):
+        own = f"{settings.team}-run".ljust(32, "0")
+        with tracked_run("train", "tiny", fingerprint=own, settings=settings) as run:
+            run.log_model(f"/lake/runs/pretrain/{own}", alias="newest")
+        promote(own, reason="first", settings=settings)
+    for settings in (heads, knees):
+        own = f"{settings.team}-run".ljust(32, "0")
+        assert find_run("train", own, settings)
+        assert finished_fingerprints("train", settings) == [own]
+        assert registered_url(MODEL, alias="champion", settings=settings).endswith(own)
+    assert not find_run("train", "heads-run".ljust(32, "0"), knees)
+    assert registered_url("knees-meddiff-fm", number="1", settings=knees).endswith("knees-run".ljust(32, "0"))
+    assert aliased_fingerprints(heads) == {f"{team}-run".ljust(32, "0") for team in ("heads", "knees")}
