@@ -31,12 +31,15 @@ _LAYOUT: dict[str, Any] = {"feed_forward": False, "shortcut_type": "B", "bias_do
 STAGES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of a bare backbone
 
 
+Extract = Callable[[NDArray], dict[str, NDArray[np.float64]]]
+
+
 @dataclass(frozen=True)
 class Extractor:
     """A feature network; `extract` gives (N, F) by plane, "" where it looks at whole volumes."""
 
     name: str
-    extract: Callable[[NDArray], dict[str, NDArray[np.float64]]]
+    extract: Extract
 
 
 def open_extractor(name: ExtractorName) -> Extractor:

@@ -11,7 +11,7 @@ from scipy import linalg
 from scipy.spatial.distance import cdist, pdist
 from sklearn.metrics.pairwise import rbf_kernel
 
-from evaluation.extractors import Extractor, extract_random
+from evaluation.extractors import Extract, Extractor, extract_random
 from evaluation.metrics import Measurement, missing
 
 MIN_FRECHET = 500  # samples below which a Fréchet distance says more of N than of the images
@@ -46,14 +46,18 @@ def gaussian_mmd(a_NF: NDArray, b_NF: NDArray) -> float:
     return float(sum(within) - 2 * rbf_kernel(a_NF, b_NF, gamma=gamma).sum() / (n * m))
 
 
-def feature_distances(volumes: NDArray, reference: NDArray, extractor: Extractor) -> list[Measurement]:
+def feature_distances(
+    volumes: NDArray, reference: NDArray, extractor: Extractor, of_real: Extract | None = None
+) -> list[Measurement]:
     """KID and MMD always, FID from 500 samples on; volumes (B, Z, Y, X) on [-1, 1].
+
+    `of_real` gives the features of the reference, where they are kept; else the extractor does.
 
     The larger set is cut to the smaller one's number, the same volumes every time; the unit says how many samples. A
     network that looks at planes has one distance for each, and their mean.
     """
     count = min(len(volumes), len(reference))
-    ours, theirs = (extractor.extract(_some(v, count)) for v in (volumes, reference))
+    ours, theirs = extractor.extract(_some(volumes, count)), (of_real or extractor.extract)(_some(reference, count))
     by_plane = [distances(ours[p], theirs[p], " ".join(filter(None, (extractor.name, p)))) for p in ours]
     if len(by_plane) == 1:
         return by_plane[0]

@@ -7,6 +7,8 @@ real case as ceiling. Beside it `class-mean`, the map painted with training mean
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from evaluation import baselines
 from evaluation.extractor_files import RANDOM
 from evaluation.extractors import open_extractor
+from evaluation.feature_cache import features_of
 from evaluation.features import feature_distances, nearest, volume_features
 from evaluation.metrics import Measurement, missing
 from evaluation.segmenters import ToolSegmenter, anatomy_dice
@@ -135,7 +138,9 @@ def _set_rows(
             rows += context.set_rows(TASK, region, judged, SETTING, "ours", [lost])
             continue
         for method, volumes in compared.items():
-            measured = feature_distances(volumes, real, extractor)
+            kept = partial(features_of, context.lake, extractor=extractor)
+            network = replace(extractor, extract=kept) if method == "real" else extractor
+            measured = feature_distances(volumes, real, network, kept)
             rows += context.set_rows(TASK, region, judged, SETTING, method, measured)
     return rows
 

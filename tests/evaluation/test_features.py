@@ -9,6 +9,7 @@ from monai.metrics import FIDMetric
 
 from evaluation.extractor_files import RANDOM
 from evaluation.extractors import Extractor, open_extractor
+from evaluation.feature_cache import features_of
 from evaluation.features import (
     feature_distances,
     frechet_distance,
@@ -19,6 +20,7 @@ from evaluation.features import (
 )
 from evaluation.tasks.synthesis import training_distances
 from evaluation.verdict import direction
+from infra.lake import open_lake
 from preprocessing.regions import WINDOWS
 
 RNG = np.random.default_rng(0)
@@ -129,3 +131,53 @@ def test_a_network_that_looks_at_planes_has_a_distance_for_each_and_their_mean()
     assert set(values) == {f"{kind}[net 1a{plane}]" for kind in ("kid", "mmd", "fid") for plane in planes}
     assert values["kid[net 1a]"] == pytest.approx((values["kid[net 1a axial]"] + values["kid[net 1a coronal]"]) / 2)
     assert values["mmd[net 1a coronal]"] > 10 * abs(values["mmd[net 1a axial]"])
+
+
+class Counting:
+    """An extractor that counts how often it looks."""
+
+    def __init__(self, name="radimagenet-resnet50-2.5d abc"):
+        self.looks, self.extractor = 0, Extractor(name, self.extract)
+
+    def extract(self, volumes):
+        self.looks += 1
+        return {"axial": volumes.reshape(len(volumes), -1)[:, :5].astype(float), "": np.ones((2, 3))}
+
+
+def test_features_of_a_real_set_are_computed_once_for_equal_volumes(tmp_path):
+    lake, counting = open_lake(str(tmp_path / "lake")), Counting()
+    volumes = np.random.default_rng(0).normal(size=(3, 4, 4, 4)).astype(np.float32)
+    first, again = (features_of(lake, volumes, counting.extractor) for _ in range(2))
+    assert counting.looks == 1
+    assert first.keys() == again.keys() == {"axial", ""}
+    assert all((first[plane] == again[plane]).all() for plane in first)
+    features_of(lake, volumes[:2], counting.extractor)
+    features_of(lake, volumes + np.float32(1e-6), counting.extractor)
+    assert counting.looks == 3
+    other = Counting("radimagenet-resnet50-2.5d def")
+    features_of(lake, volumes, other.extractor)
+    assert other.looks == 1, "other weights have features of their own"
+
+
+def test_damaged_features_are_made_anew(tmp_path):
+    lake, counting = open_lake(str(tmp_path / "lake")), Counting()
+    volumes = np.zeros((2, 4, 4, 4), np.float32)
+    whole = features_of(lake, volumes, counting.extractor)
+    (key,) = lake.list("features")
+    lake.write(key, lake.read(key)[:40])
+    assert (features_of(lake, volumes, counting.extractor)["axial"] == whole["axial"]).all()
+    assert counting.looks == 2
+    features_of(lake, volumes, counting.extractor)
+    assert counting.looks == 2
+
+
+def test_the_random_network_leaves_nothing_in_the_lake(tmp_path):
+    lake = open_lake(str(tmp_path / "lake"))
+    features_of(lake, np.zeros((2, 8, 8, 8), np.float32), open_extractor(RANDOM))
+    assert lake.list("features") == []
+
+
+def test_distances_are_the_same_with_kept_features():
+    volumes, real = np.random.default_rng(1).normal(size=(2, 4, 8, 8, 8))
+    extractor = open_extractor(RANDOM)
+    assert feature_distances(volumes, real, extractor) == feature_distances(volumes, real, extractor, extractor.extract)
