@@ -56,10 +56,12 @@ def run(context: TaskContext) -> TaskResult:
     }
     rows = [row for method in ("class-mean", "ours") for row in _case_rows(context, method, labelled, maps, found)]
     rows += [row for method in found for row in _organ_rows(context, method, labelled, maps, found)]
+    closest: dict[RegionName, Panel] = {}
     for region in dict.fromkeys(s.region for s in labelled):
         rows += _set_rows(context, region, labelled, found)
-        rows += _memory_rows(context, region, labelled, found)
-    return TaskResult(rows, _pictures(labelled, maps, found))
+        remembered, closest[region] = _memory(context, region, labelled, found)
+        rows += remembered
+    return TaskResult(rows, _pictures(labelled, maps, found, closest))
 
 
 def draw(context: TaskContext, subjects: Sequence[Subject], maps: Sequence[NDArray]) -> list[NDArray[np.float32]]:
@@ -145,15 +147,17 @@ def _set_rows(
     return rows
 
 
-def training_distances(volumes: NDArray, training: NDArray, window: Window) -> list[list[Measurement]]:
-    """How far each volume (B, Z, Y, X) on [-1, 1] lies from the nearest training volume: a copy has distance 0.
+def training_distances(
+    volumes: NDArray, training: NDArray, window: Window
+) -> tuple[NDArray[np.intp], list[list[Measurement]]]:
+    """Which training volume is the nearest to each (B, Z, Y, X) on [-1, 1] in voxels, and how far it is: 0 = a copy.
 
     Root mean squares over voxels, in HU, and over the features of the extractor. Read them beside those of `real`
     held-out volumes: drawn ones that are much nearer were memorised.
     """
-    _, pixels = nearest(volumes, training)
+    closest, pixels = nearest(volumes, training)
     _, features = nearest(volume_features(volumes), volume_features(training))
-    return [
+    return closest, [
         [
             Measurement("nearest_training[pixels]", "HU", float(p) * window.hu_per_unit),
             Measurement(f"nearest_training[{RANDOM}]", "1", float(f)),
@@ -162,23 +166,32 @@ def training_distances(volumes: NDArray, training: NDArray, window: Window) -> l
     ]
 
 
-def _memory_rows(
+def _memory(
     context: TaskContext, region: RegionName, subjects: Sequence[Subject], found: dict[str, list[NDArray]]
-) -> list[Row]:
-    """Each drawn volume of a region, and each real held-out one, against all training volumes."""
+) -> tuple[list[Row], Panel]:
+    """Each drawn volume of a region, and each real held-out one, against all training volumes.
+
+    And the training volume that is the nearest to the region's first drawn one, by name.
+    """
     mine = [i for i, s in enumerate(subjects) if s.region == region]
-    training = np.stack(
-        [s.window.normalise(s.stored.thumbnail(region, "image")) for s in context.subjects(region, "train")]
-    )
-    rows = []
-    for method in ("ours", "real"):
-        measured = training_distances(np.stack([found[method][i] for i in mine]), training, subjects[mine[0]].window)
+    known = context.subjects(region, "train")
+    training = np.stack([s.window.normalise(s.stored.thumbnail(region, "image")) for s in known])
+    window, rows, copied = subjects[mine[0]].window, [], 0
+    for method in ("real", "ours"):
+        closest, measured = training_distances(np.stack([found[method][i] for i in mine]), training, window)
+        copied = int(closest[0])
         for i, measurements in zip(mine, measured, strict=True):
             rows += context.rows(TASK, subjects[i], SETTING, method, measurements)
-    return rows
+    caption = f"nearest in training: {known[copied].source} {known[copied].case}"
+    return rows, Panel(caption, window.to_hu(training[copied]), window)
 
 
-def _pictures(subjects: Sequence[Subject], maps: Sequence[NDArray], found: dict[str, list[NDArray]]) -> list[Picture]:
+def _pictures(
+    subjects: Sequence[Subject],
+    maps: Sequence[NDArray],
+    found: dict[str, list[NDArray]],
+    closest: dict[RegionName, Panel],
+) -> list[Picture]:
     pictures = []
     regions = [s.region for s in subjects]
     for i in (i for i, region in enumerate(regions) if region not in regions[:i]):
@@ -189,6 +202,7 @@ def _pictures(subjects: Sequence[Subject], maps: Sequence[NDArray], found: dict[
             Panel("drawn", window.to_hu(found["ours"][i]), window),
             Panel("real", window.to_hu(found["real"][i]), window),
             Panel("drawn − real", difference, window.of_differences),
+            closest[subject.region],
         ]
         pictures.append(Picture(f"{subject.region}, {subject.source} {subject.case}", panels))
     return pictures

@@ -106,7 +106,8 @@ def test_a_copied_training_volume_is_found_in_voxels_and_in_features():
     assert index[1] == 2
     assert distance[0] > 0.3
     assert nearest(volume_features(drawn), volume_features(training))[0][1] == 2
-    other, copied = training_distances(drawn, training, WINDOWS["chest"])
+    closest, (other, copied) = training_distances(drawn, training, WINDOWS["chest"])
+    assert closest[1] == 2
     assert [m.value for m in copied] == pytest.approx([0, 0], abs=1e-6)
     assert all(m.value > 0.01 for m in other)
     assert {direction(m.metric) for m in copied} == {0}, "a verdict must not praise a copy"
@@ -114,7 +115,7 @@ def test_a_copied_training_volume_is_found_in_voxels_and_in_features():
 
 def test_the_distance_to_training_is_in_hu_of_the_window():
     training = volumes(2)
-    shifted = training_distances(training + np.float32(0.01), training, WINDOWS["chest"])
+    _, shifted = training_distances(training + np.float32(0.01), training, WINDOWS["chest"])
     assert shifted[0][0].value == pytest.approx(0.01 * 900, rel=1e-4)
 
 

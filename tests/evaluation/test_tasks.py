@@ -408,6 +408,15 @@ def test_synthesis_is_told_the_map_and_measures_organs(stored):
         assert near == {"real", "ours"}
 
 
+def test_the_picture_of_a_drawn_volume_names_the_training_case_that_it_is_nearest_to(stored):
+    pictures = run_task("synthesis", make_context(stored)).pictures
+    trained = {f"nearest in training: made-up case-{number}" for number in (0, 1)}
+    assert pictures
+    for picture in pictures:
+        assert picture.panels[-1].caption in trained
+        assert picture.panels[-1].image.shape == picture.panels[1].image.shape
+
+
 class SeesByValue:
     """Finds a liver wherever HU are those of one, and a lesion wherever they are a little lower."""
 
