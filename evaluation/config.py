@@ -125,6 +125,13 @@ class SuperresolutionConfig(Config):
     zeta: float = Field(0.25, ge=0, le=1)
 
 
+class AugmentationConfig(Config):
+    """Segmenters that learn from real lesions, and from real and drawn ones: whether drawn ones help."""
+
+    cases: int = Field(20, ge=1, description="training cases with a real lesion, and as many healthy ones drawn into")
+    iterations: int = Field(2000, ge=1, description="steps of each segmenter, of the network of the sweep's own")
+
+
 class LesionConfig(Config):
     """Lesions drawn into held-out anatomy (SPEC §6.4, §6.5)."""
 
@@ -137,6 +144,9 @@ class LesionConfig(Config):
     jump_repeats: int = Field(3, ge=1, description="inpainting: how often it walks each stretch")
     dilation_voxels: int = Field(3, ge=0, description="inpainting: the unknown zone beyond the lesion")
     feather_voxels: int = Field(2, ge=0, description="inpainting: blend inside the unknown zone")
+    augmentation: AugmentationConfig | None = Field(
+        None, description="inpainting: train segmenters with and without what is drawn; none = it is not asked"
+    )
 
 
 class EvaluateConfig(Config):
@@ -204,7 +214,7 @@ def tiny() -> EvaluateConfig:
 
 def paper() -> EvaluateConfig:
     """The paper's tasks at 1 mm; needs a GPU."""
-    return EvaluateConfig()
+    return EvaluateConfig(lesion_inpainting=LesionConfig(augmentation=AugmentationConfig()))
 
 
 EVALUATE_PRESETS = {"tiny": tiny, "paper": paper}

@@ -4,16 +4,18 @@ Unknown is the lesion and a margin; everything else comes back from the source's
 measured. Beside it the base network on the same walk without a ControlNet, a pasted constant and the real image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.config import AugmentationConfig
 from evaluation.metrics import Measurement, missing, seam_ratio
-from evaluation.tasks.context import Panel, Picture, TaskContext, TaskResult, to_arrays, to_tensor
+from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays, to_tensor
 from evaluation.tasks.lesion import (
     CONTROL,
     LesionSample,
+    TrainingLesions,
     held_out_lesions,
     lesion_controls,
     lesion_metrics,
@@ -22,6 +24,8 @@ from evaluation.tasks.lesion import (
     training_lesions,
     yardsticks,
 )
+from evaluation.tasks.lesion_training import real_lesions, trained_dice, transplanted
+from preprocessing.case import RegionName
 from training.inpainting import composite, repaint, repaint_schedule, unknown_zone
 from training.restoration import back_to_hu
 from training.sampling import uniform_timesteps
@@ -29,6 +33,7 @@ from training.sliding_windows import Scene
 
 TASK = "lesion-inpainting"
 SETTING = "held-out masks"
+AUGMENTED = "training with drawn lesions"
 
 
 def run(context: TaskContext) -> TaskResult:
@@ -58,7 +63,35 @@ def run(context: TaskContext) -> TaskResult:
         for sample, hu, zone in zip(samples, images, zones, strict=True):
             measured = [*lesion_metrics(hu, sample, training, context.segmenter), *zone_metrics(hu, sample, zone)]
             rows += context.rows(TASK, sample.crop.subject, SETTING, method, measured)
+    if config.augmentation and CONTROL in context.controls:
+        rows += _training_rows(context, config.augmentation, samples, training)
     return TaskResult(rows, [_picture(s, {m: xs[i] for m, xs in found.items()}) for i, s in enumerate(samples)])
+
+
+def _training_rows(
+    context: TaskContext,
+    augmentation: AugmentationConfig,
+    samples: Sequence[LesionSample],
+    training: Mapping[RegionName, TrainingLesions],
+) -> list[Row]:
+    """What segmenters find in the held-out lesions that learned with and without lesions drawn into healthy cases."""
+    config = context.config.lesion_inpainting
+    real = real_lesions(context, config, augmentation.cases)
+    hosts = transplanted(context, real, config, augmentation.cases)
+    if not hosts:
+        reason = "no healthy training case shows an organ in which another one has a lesion"
+        return context.unmeasured(TASK, "", "dice_trained", "1", reason)
+    zones = [unknown_zone(host.lesion, config.dilation_voxels) for host in hosts]
+    pairs = zip(hosts, lesion_controls(hosts), strict=True)
+    drawn = {
+        "constant-hu": yardsticks(hosts, training)["constant-hu"],
+        "ours": inpaint(context, hosts, zones, [s.crop.labelled_scene(s.anatomy, c) for s, c in pairs], CONTROL),
+    }
+    rows = []
+    for method, measured in trained_dice(context, augmentation, samples, real, hosts, drawn).items():
+        for sample, one in zip(samples, measured, strict=True):
+            rows += context.rows(TASK, sample.crop.subject, AUGMENTED, method, [one])
+    return rows
 
 
 def inpaint(
