@@ -236,6 +236,7 @@ def _report(sweep: Sweep, run: EvaluationRun, seal: SweepSeal, found: Findings) 
         "Data": f"{seal.manifest} (manifest {manifest.number}, {len(manifest.sealed())} cases)",
         "Recipe": f"{recipe.name}, version {recipe.version}, {recipe.spacing_mm:g} mm",
         **keys,
+        **({"Segmenter": seal.segmenter} if seal.segmenter else {}),
         "Sweep": f"{sweep.config.preset}, {seal.run}, {len(seal.cells)} cells",
         "Network evaluations": str(seal.evaluations),
         "Lake": lake.id,

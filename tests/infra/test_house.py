@@ -2,9 +2,12 @@
 
 import json
 import subprocess
+import time
 import urllib.request
 
+import psutil
 import pytest
+from distributed import Client
 from house import BIN, PORTS, ROOT, SECRETS, open_house
 
 from infra.processes import LOOPBACK
@@ -18,6 +21,20 @@ with mlflow.start_run() as run:
     mlflow.log_text("hello", "note.txt")
 print(mlflow.artifacts.load_text(run.info.artifact_uri + "/note.txt"), run.info.artifact_uri)
 """
+
+
+def _ask(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        return json.load(reply)
+
+
+def _until(true, seconds):
+    patience = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < patience, f"not within {seconds} s"
+        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +73,31 @@ def test_artifacts_go_through_the_mlflow_server_into_its_bucket_without_a_key(ho
     assert "hello mlflow-artifacts:/" in done.stdout, done.stderr
 
 
+def test_a_cancelled_ingest_leaves_nothing_running_and_goes_on_when_it_is_asked_for_again(house):
+    api = f"http://{house.address('prefect')}/api"
+    params = {"sources": [{"name": "phantom", "options": {"patients": 6}}], "recipe": "demo"}
+    deployment = _ask(f"{api}/deployments/name/ingest-ct/default")["id"]
+    run = _ask(f"{api}/deployments/{deployment}/create_flow_run", {"parameters": {"params": params}})["id"]
+    with Client(f"tcp://{house.address('dask-scheduler')}", timeout=20) as dask:
+        _until(lambda: any(dask.processing().values()), 120)
+        _run(house, "prefect", "flow-run", "cancel", run)
+        _until(lambda: _ask(f"{api}/flow_runs/{run}")["state_type"] == "CANCELLED", 120)
+        _until(lambda: not any(dask.processing().values()), 60)
+    worker = psutil.Process(house.processes["worker"].pid)
+    _until(lambda: not any("prefect.engine" in child.cmdline() for child in worker.children(recursive=True)), 60)
+    before = {case["case"] for case in json.loads(_run(house, "meddiff", "cases", "--json", "--recipe", "demo"))}
+    asked = f"params={json.dumps(params)}"
+    _run(house, "prefect", "deployment", "run", "ingest-ct/default", "--watch", "-p", asked)
+    cases = json.loads(_run(house, "meddiff", "cases", "--verify", "--json", "--recipe", "demo"))
+    assert len({case["patient"] for case in cases}) == 6
+    assert len(before) < len(cases)
+    assert {case["status"] for case in cases} == {"sealed"}
+
+
 def test_logs_of_runs_are_json_that_name_run_and_source(house):
     lines = [line for line in (house.folder / "worker.log").read_text().splitlines() if line.startswith("{")]
     told = [json.loads(line) for line in lines]
-    runs = {line["flow_run_name"] for line in told if line.get("flow_name") == "ingest-ct"}
-    assert len(runs) == 1
+    assert {line["flow_run_name"] for line in told if line.get("flow_name") == "ingest-ct"}
     assert "ingest phantom" in {line.get("task_run_name") for line in told}
 
 
