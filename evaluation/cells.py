@@ -30,7 +30,7 @@ from preprocessing.manifest import IDENTITY, Manifest
 from training.config import ModelConfig
 from training.runs import FORMAT, read_seal_as
 
-NO_EFFECT = {"preset", "tasks", "regions", "seeds", "workers", "segmenter", *SETTINGS_OF_TASKS}  # on one cell
+NO_EFFECT = {"preset", "tasks", "regions", "seeds", "workers", "segmenter", *SETTINGS_OF_TASKS.values()}  # on one cell
 
 
 class Cell(Config):

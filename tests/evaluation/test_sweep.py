@@ -243,6 +243,8 @@ def test_a_larger_sweep_measures_only_what_no_sweep_has_measured(lake):
     ("change", "measured"),
     [
         ({"denoising": CONFIG.denoising.replace(lam=3.0)}, {"denoising"}),
+        ({"lesion_generation": CONFIG.lesion_generation.replace(steps=3)}, set()),
+        ({"synthesis": CONFIG.synthesis.replace(steps=3), "workers": 1}, set()),
         ({"overlap": 0.25}, {"denoising", "anomaly"}),
         ({"datasets": ("phantom",)}, {"denoising", "anomaly"}),
     ],
