@@ -60,7 +60,7 @@ def _case(number: int) -> Case:
     )  # fmt: skip
 
 
-def no_work(case: Case, source: TrivialSource, recipe: Recipe, lake: Lake) -> Converted:
+def no_work(case: Case, source: TrivialSource, recipe: Recipe, lake: Lake, stale_before: object = None) -> Converted:
     """The row of a sealed case, without a volume."""
     row = ManifestRow(
         source=case.source, case=case.id, patient=case.patient, status="sealed", input="0" * 16, seal="1" * 32,
