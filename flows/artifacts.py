@@ -74,7 +74,7 @@ def announce_manifest(lake: Lake, recipe: Recipe, number: int, fingerprint: str)
     asset = f"meddiff://{lake.id}/manifest"
     emit_event(
         event=DATASET_EVENT,
-        resource={"prefect.resource.id": asset, "prefect.resource.role": "asset"},
+        resource={"prefect.resource.id": asset, "prefect.resource.role": "asset", "meddiff.recipe": recipe.name},
         payload={"fingerprint": fingerprint, "number": number, "recipe": recipe.name, "lake": lake.url},
         id=uuid5(NAMESPACE_URL, f"{asset}/{recipe.fingerprint}/{number}/{fingerprint}"),
     )
