@@ -23,7 +23,15 @@ from training.runs import read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-STAGES = ["ingest phantom", "pretrain", "finetune superresolution", "finetune lesion", "evaluate", "promote"]
+STAGES = [
+    "ingest phantom",
+    "pretrain",
+    "finetune superresolution",
+    "finetune lesion",
+    "segmenter",
+    "evaluate",
+    "promote",
+]
 LEAST_GAIN_DB = 4
 
 
@@ -119,6 +127,12 @@ def test_every_number_is_finite_or_has_a_reason(demonstration):
     assert (table["patients"] > 0)[table["value"].notna()].all()
 
 
+def test_the_segmenter_finds_organs_in_held_out_images(demonstration):
+    rows = demonstration.table[demonstration.table["metric"].str.startswith("dice_anatomy[segmenter ")]
+    found = rows.groupby(["region", "method"])["value"].mean().unstack()
+    assert (found["real"] > 0.35).all()
+
+
 def test_the_report_shows_every_task(demonstration):
     lake, key = demonstration.lake, demonstration.keys["evaluate"]
     drawn = {name.rpartition("/")[2] for name in lake.list(f"{key}/pictures")}
@@ -132,7 +146,7 @@ def runs(demonstration):
     from mlflow import MlflowClient
 
     client = MlflowClient(Settings(home=demonstration.home, tracking_uri="").mlflow_uri)
-    names = ("pretrain", "finetune", "evaluate")
+    names = ("pretrain", "finetune", "segmenter", "evaluate")
     found = {name: client.search_runs([client.get_experiment_by_name(name).experiment_id]) for name in names}
     return client, found
 
@@ -140,8 +154,8 @@ def runs(demonstration):
 def test_mlflow_has_each_training_with_curve_parameters_data_and_model(demonstration, runs):
     client, found = runs
     fingerprint = read_manifest(demonstration.lake, demo().full_recipe).fingerprint
-    trainings = [*found["pretrain"], *found["finetune"]]
-    assert [len(found[name]) for name in ("pretrain", "finetune")] == [1, 2]
+    trainings = [*found["pretrain"], *found["finetune"], *found["segmenter"]]
+    assert [len(found[name]) for name in ("pretrain", "finetune", "segmenter")] == [1, 2, 1]
     for run in trainings:
         assert run.info.status == "FINISHED"
         assert int(run.data.params["train.batch_size"]) == 2
@@ -150,7 +164,7 @@ def test_mlflow_has_each_training_with_curve_parameters_data_and_model(demonstra
         assert len(steps) >= 3
         assert steps[-1] == int(run.data.params["train.iterations"])
     models = {model.name for model in client.search_registered_models()}
-    assert models == {"meddiff-fm", "meddiff-fm-superresolution", "meddiff-fm-lesion"}
+    assert models == {"meddiff-fm", "meddiff-fm-superresolution", "meddiff-fm-lesion", "meddiff-fm-segmenter"}
 
 
 def test_the_first_checkpoint_is_the_champion_and_says_why(demonstration, runs):
