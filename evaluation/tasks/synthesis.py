@@ -182,7 +182,7 @@ def _memory(
         copied = int(closest[0])
         for i, measurements in zip(mine, measured, strict=True):
             rows += context.rows(TASK, subjects[i], SETTING, method, measurements)
-    caption = f"nearest in training: {known[copied].source} {known[copied].case}"
+    caption = f"nearest seen: {known[copied].case}"
     return rows, Panel(caption, window.to_hu(training[copied]), window)
 
 

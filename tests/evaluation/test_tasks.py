@@ -410,7 +410,7 @@ def test_synthesis_is_told_the_map_and_measures_organs(stored):
 
 def test_the_picture_of_a_drawn_volume_names_the_training_case_that_it_is_nearest_to(stored):
     pictures = run_task("synthesis", make_context(stored)).pictures
-    trained = {f"nearest in training: made-up case-{number}" for number in (0, 1)}
+    trained = {f"nearest seen: case-{number}" for number in (0, 1)}
     assert pictures
     for picture in pictures:
         assert picture.panels[-1].caption in trained
