@@ -19,7 +19,7 @@ from evaluation.config import (
     EvaluateConfig,
     TaskName,
     used_controls,
-    used_segmenter,
+    used_segmenter_key,
 )
 from evaluation.extractor_files import weights_digests
 from infra.config import Config
@@ -86,7 +86,7 @@ def cell_keys(cells: Sequence[Cell], config: EvaluateConfig, manifest: Manifest)
     data = {region: region_fingerprint(manifest, region) for region in dict.fromkeys(cell.region for cell in cells)}
     values = config.model_dump(mode="json")
     extractors = weights_digests(config.synthesis.extractors)
-    segmenter = used_segmenter(config, manifest.fingerprint)
+    segmenter = used_segmenter_key(config, manifest.fingerprint)
     for cell in cells:
         networks = dict(extractors) if cell.task == "synthesis" else {}
         networks |= {"segmenter": segmenter} if cell.task in SEGMENTED else {}

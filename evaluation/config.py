@@ -248,11 +248,15 @@ def used_controls(task: TaskName, checkpoint: Checkpoint) -> dict[str, str]:
     return {name: key for name, key in checkpoint.controls.items() if name == wanted}
 
 
-def used_segmenter(config: EvaluateConfig, manifest_fingerprint: str) -> str:
-    """The key of the segmenter that reads what a sweep draws; "" where there is none to be read."""
-    if config.segmenter is None or not set(config.tasks) & set(SEGMENTED):
-        return ""
-    return segmenter_key(manifest_fingerprint, config.segmenter)
+def used_segmenter(config: EvaluateConfig) -> SegmenterConfig | None:
+    """The segmenter that reads what a sweep draws; None where there is nothing to be read, or nobody to read it."""
+    return config.segmenter if set(config.tasks) & set(SEGMENTED) else None
+
+
+def used_segmenter_key(config: EvaluateConfig, manifest_fingerprint: str) -> str:
+    """Where the segmenter of a sweep lies; "" where it has none."""
+    segmenter = used_segmenter(config)
+    return segmenter_key(manifest_fingerprint, segmenter) if segmenter else ""
 
 
 def evaluate_key(manifest_fingerprint: str, config: EvaluateConfig, checkpoints: Sequence[Checkpoint]) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from evaluation.cell_files import Measured, write_cell
 from evaluation.cells import Cell, pace_of_cells
-from evaluation.config import EvaluateConfig, TaskName, used_controls, used_segmenter
+from evaluation.config import EvaluateConfig, TaskName, used_controls, used_segmenter_key
 from evaluation.segmenters import LakeSegmenter
 from evaluation.table import validate
 from evaluation.tasks import run_task
@@ -118,7 +118,7 @@ def open_context(job: CellJob, config: EvaluateConfig) -> tuple[TaskContext, lis
         except UserError as error:
             logger.warning("the ControlNet for %s is left out: %s", name, error)
             lost.append(f"the ControlNet for {name} is left out: {error}")
-    key = used_segmenter(config, _manifest(job.lake, job.recipe, job.manifest).fingerprint)
+    key = used_segmenter_key(config, _manifest(job.lake, job.recipe, job.manifest).fingerprint)
     segmenter = None
     if key:
         try:

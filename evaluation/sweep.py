@@ -14,7 +14,7 @@ import pandas as pd
 
 from evaluation.cell_files import Measured, read_cell
 from evaluation.cells import Cell, cell_keys, cells_of
-from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key, used_segmenter
+from evaluation.config import Checkpoint, EvaluateConfig, evaluate_key, used_segmenter, used_segmenter_key
 from evaluation.curves import Curve
 from evaluation.measure import CellJob, RunTask, Unsealed, forget, measure_cell, unmeasured
 from evaluation.pictures import png, strip
@@ -32,6 +32,7 @@ from infra.lake import Lake
 from infra.settings import Settings, load_settings
 from preprocessing.manifest import Manifest, read_manifest
 from preprocessing.recipe import Recipe
+from training.config import SegmenterConfig
 from training.runs import finished_run, run_exists, seal_key, take_run
 
 logger = logging.getLogger(__name__)
@@ -112,8 +113,8 @@ def evaluate(
     if done is None:
         if manifest.sealed(split="test").empty:
             raise UserError(f"{lake.url} has no test case of recipe {recipe.name!r}: ingest more patients first")
-        if used_segmenter(config, manifest.fingerprint):
-            _train_segmenter(lake, recipe, config, on_log)
+        if segmenter := used_segmenter(config):
+            _train_segmenter(lake, recipe, segmenter, on_log)
         sweep = Sweep(lake, recipe, manifest, config, tuple(checkpoints))
         for run_key in (key for checkpoint in checkpoints for key in checkpoint.models.values()):
             take_run(lake, run_key)
@@ -123,14 +124,13 @@ def evaluate(
     return done
 
 
-def _train_segmenter(lake: Lake, recipe: Recipe, config: EvaluateConfig, on_log: OnLog | None) -> None:
+def _train_segmenter(lake: Lake, recipe: Recipe, config: SegmenterConfig, on_log: OnLog | None) -> None:
     """The segmenter, before the first cell asks for it; without one the cells that it reads say why they lack it."""
     from training.launch import train_segmenter
 
-    assert config.segmenter is not None
-    log, steps = on_log or (lambda done, total, note: None), config.segmenter.train.iterations
+    log, steps = on_log or (lambda done, total, note: None), config.train.iterations
     try:
-        train_segmenter(lake, recipe, config.segmenter, on_log=lambda step, _: log(step, steps, "segmenter"))
+        train_segmenter(lake, recipe, config, on_log=lambda step, _: log(step, steps, "segmenter"))
     except UserError as error:
         logger.warning("no segmenter could be trained: %s", error)
 
@@ -211,7 +211,7 @@ def _write(sweep: Sweep, key: str, found: Findings) -> EvaluationRun:
         base=first.base,
         controls=first.controls,
         others=tuple(others),
-        segmenter=used_segmenter(sweep.config, sweep.manifest.fingerprint),
+        segmenter=used_segmenter_key(sweep.config, sweep.manifest.fingerprint),
         cells=tuple(found.keys),
         table=digest(data),
         evaluations=found.evaluations,

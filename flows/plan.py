@@ -20,7 +20,7 @@ from preprocessing.recipe import Recipe
 from preprocessing.selection import EVERYTHING, Selection, selected
 from preprocessing.sources.base import Source
 from training.config import ModelConfig, TrainedConfig
-from training.runs import finetune_key, pretrain_key, run_exists, seal_key
+from training.runs import finetune_key, pretrain_key, run_exists, seal_key, segmenter_key
 
 
 class StageStatus(Config):
@@ -118,9 +118,9 @@ def _models(lake: Lake, manifest: Manifest, profile: Profile) -> list[StageStatu
         controls[config.task] = finetune_key(manifest.fingerprint, config, base)
         stages.append(_trained(lake, f"finetune {config.task}", controls[config.task], config, model))
     sweep_config = profile.evaluate_config
-    key = used_segmenter(sweep_config, manifest.fingerprint)
-    if key and sweep_config.segmenter:
-        stages.append(_trained(lake, "segmenter", key, sweep_config.segmenter, None))
+    if segmenter := used_segmenter(sweep_config):
+        key = segmenter_key(manifest.fingerprint, segmenter)
+        stages.append(_trained(lake, "segmenter", key, segmenter, None))
     judged = side_by_side(lake, Checkpoint(base=base, controls=controls))
     sweep = _sweep_status(lake, manifest, sweep_config, judged, model)
     return [*stages, sweep, _run_status(lake, "promote", promotion_key(sweep.key, profile.promotion))]
@@ -156,8 +156,8 @@ def _unknown(lake: Lake | None, profile: Profile, why: str) -> list[StageStatus]
     model, sweep = profile.pretrain_config.model, profile.evaluate_config
     trained: dict[str, TrainedConfig] = {"pretrain": profile.pretrain_config}
     trained |= {f"finetune {one.task}": one for one in profile.finetune_configs}
-    if used_segmenter(sweep, "") and sweep.segmenter:
-        trained["segmenter"] = sweep.segmenter
+    if segmenter := used_segmenter(sweep):
+        trained["segmenter"] = segmenter
     costs = {stage: training_cost(lake, config, model) for stage, config in trained.items()}
     costs["evaluate"] = cells_cost(lake, cells_in(sweep, [Checkpoint(base="")], sweep.regions), sweep, model)
     return [_would_run(stage, why).replace(cost=cost) for stage, cost in {**costs, "promote": FREE}.items()]

@@ -42,10 +42,10 @@ def segmenter_model(lake_url: str, recipe: Recipe, config: SegmenterConfig) -> T
 
 def prepare_segmenter(lake_url: str, recipe: Recipe, config: EvaluateConfig) -> None:
     """The segmenter of a sweep, where it has one; a sweep that cannot have it says so in its rows and goes on."""
-    lake = open_lake(lake_url or load_settings().lake_url)
-    if config.segmenter is None or not used_segmenter(config, read_manifest(lake, recipe).fingerprint):
+    segmenter = used_segmenter(config)
+    if segmenter is None:
         return
     try:
-        segmenter_model(lake.url, recipe, config.segmenter)
+        segmenter_model(lake_url, recipe, segmenter)
     except UserError as error:
         logger.warning("the sweep has no segmenter: %s", error)

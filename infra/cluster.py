@@ -18,6 +18,7 @@ import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 
 from infra.errors import UserError
+from infra.processes import available_cores
 from infra.settings import WORKER
 
 Item = TypeVar("Item")
@@ -233,8 +234,3 @@ def _connect(address: str) -> Client:
         raise UserError(
             f"no Dask scheduler answers at {address} ({error}); start one or unset MEDDIFF_DASK_ADDRESS"
         ) from error
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,15 +17,19 @@ NUM_IDS = 120  # 0 … 119
 @cache
 def class_names() -> dict[int, str]:
     """{1: 'spleen', …, 118: 'body', 119: 'unknown'}."""
-    rows = csv.DictReader(files("preprocessing").joinpath("classes.csv").read_text().splitlines())
-    return {int(row["id"]): row["name"] for row in rows} | {UNKNOWN: "unknown"}
+    return _column("name") | {UNKNOWN: "unknown"}
 
 
 @cache
 def class_groups() -> dict[int, str]:
     """{1: 'organ', 25: 'bone', …, 118: 'surface'}: bone, cardiovascular, lung, muscle, organ, surface."""
+    return _column("group")
+
+
+def _column(name: str) -> dict[int, str]:
+    """A column of the table by class id."""
     rows = csv.DictReader(files("preprocessing").joinpath("classes.csv").read_text().splitlines())
-    return {int(row["id"]): row["group"] for row in rows}
+    return {int(row["id"]): row[name] for row in rows}
 
 
 @cache

@@ -20,7 +20,7 @@ from evaluation.extractors import open_extractor
 from evaluation.feature_cache import features_of
 from evaluation.features import feature_distances, nearest, volume_features
 from evaluation.metrics import Measurement, missing
-from evaluation.segmenters import ToolSegmenter, anatomy_dice
+from evaluation.segmenters import MIN_VOXELS, ToolSegmenter, anatomy_dice
 from evaluation.tasks.context import Panel, Picture, Row, TaskContext, TaskResult, to_arrays
 from evaluation.tasks.crop import Subject, image_scene
 from infra.errors import UserError
@@ -32,7 +32,6 @@ from training.sampling import ddim, draw_noise, uniform_timesteps
 
 TASK = "synthesis"
 SETTING = "image level"
-MIN_CLASS_VOXELS = 10
 
 
 def run(context: TaskContext) -> TaskResult:
@@ -76,9 +75,9 @@ def draw(context: TaskContext, subjects: Sequence[Subject], maps: Sequence[NDArr
 def organ_error_hu(x: NDArray, real: NDArray, anatomy: NDArray, window: Window) -> Measurement:
     """Mean over the named organs of |mean HU drawn − mean HU real|, both clipped at the window."""
     ids, counts = np.unique(anatomy, return_counts=True)
-    organs = [i for i, n in zip(ids, counts, strict=True) if BACKGROUND < i < BODY and n >= MIN_CLASS_VOXELS]
+    organs = [i for i, n in zip(ids, counts, strict=True) if BACKGROUND < i < BODY and n >= MIN_VOXELS]
     if not organs:
-        return missing("organ_hu_error", "HU", f"no organ has {MIN_CLASS_VOXELS} voxels in the map")
+        return missing("organ_hu_error", "HU", f"no organ has {MIN_VOXELS} voxels in the map")
     errors = [abs(float(x[anatomy == i].mean() - real[anatomy == i].mean())) for i in organs]
     return Measurement("organ_hu_error", "HU", float(np.mean(errors)) * window.hu_per_unit)
 

@@ -1,6 +1,5 @@
 """The machine itself: Python, cores, memory, disk, GPU."""
 
-import os
 import runpy
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from infra.doctor.check import Check, told
+from infra.processes import available_cores
 from infra.settings import Settings
 
 PYTHON = (3, 11)
@@ -32,8 +32,7 @@ def look_at_machine(settings: Settings) -> Iterator[Check]:
     good = sys.version_info >= PYTHON
     remedy = "" if good else "make a new environment with Python 3.11 or newer"
     yield Check(what="Python", status="ok" if good else "missing", found=sys.version.split()[0], remedy=remedy)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check(what="cores", status="ok", found=f"{cores}")
+    yield Check(what="cores", status="ok", found=f"{available_cores()}")
     memory = psutil.virtual_memory().total / 2**30
     yield enough("memory", memory, MEMORY_GIB, f"{memory:.1f} GiB", "4 GiB are needed: take a larger machine")
     yield look_at_space("disk", settings.home)

@@ -13,7 +13,7 @@ from torch import nn
 
 from evaluation import measure, sweep
 from evaluation.cells import read_cell_seal
-from evaluation.config import Checkpoint, EvaluateConfig, used_segmenter
+from evaluation.config import Checkpoint, EvaluateConfig, used_segmenter_key
 from evaluation.publish import metric_name, metric_values
 from evaluation.results import finished_sweep, read_seal
 from evaluation.sweep import evaluate
@@ -273,7 +273,7 @@ def _segmenters(monkeypatch):
 
     def opened(lake, key):
         if key.endswith(
-            used_segmenter(SEGMENTED.replace(segmenter=UNTRAINED), read_manifest(lake, demo()).fingerprint)
+            used_segmenter_key(SEGMENTED.replace(segmenter=UNTRAINED), read_manifest(lake, demo()).fingerprint)
         ):
             raise UserError("there is no segmenter")
 

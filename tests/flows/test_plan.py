@@ -9,7 +9,7 @@ from flow_samples import PATIENTS, phantom_rows
 
 from evaluation.cells import cell_keys, cells_of
 from evaluation.champion import promotion_key
-from evaluation.config import Checkpoint, evaluate_key, used_segmenter
+from evaluation.config import Checkpoint, evaluate_key, used_segmenter_key
 from flows.cli_models import _show_plan
 from flows.cost import FREE
 from flows.params import SourceSpec
@@ -35,7 +35,7 @@ def _seal_all(lake, profile):
     controls = {c.task: finetune_key(fingerprint, c, base) for c in profile.finetune_configs}
     judged = Checkpoint(base=base, controls=controls)
     sweep = evaluate_key(fingerprint, profile.evaluate_config, (judged,))
-    segmenter = used_segmenter(profile.evaluate_config, fingerprint)
+    segmenter = used_segmenter_key(profile.evaluate_config, fingerprint)
     keys = [base, *controls.values(), segmenter, sweep, promotion_key(sweep, profile.promotion)]
     for key in keys:
         lake.write(seal_key(key), json.dumps({"format": 1}).encode())
